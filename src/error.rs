@@ -1,0 +1,311 @@
+//! Every error a caller or an operator can see, typed; no HTTP in here.
+
+use std::{fmt, time::Duration};
+
+use serde::Serialize;
+
+use crate::ids::{BackendName, EndpointName};
+
+/// An error of user code, of any type.
+pub type BoxError = Box<dyn std::error::Error + Send + Sync + 'static>;
+
+/// Who has to do something about an error.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// The caller: the same request fails again.
+    Caller,
+    /// The backend's own code.
+    Backend,
+    /// This service: load, shutdown, a replica that went away.
+    Service,
+}
+
+/// One mistake in a configuration, with its place.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Problem {
+    /// Where: a path such as `backends[0].num_replicas`, with line and column where it was read from a text.
+    pub place: String,
+    /// What is wrong and what is allowed.
+    pub what: String,
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.place, self.what)
+    }
+}
+
+/// What can go wrong with a call or a change.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+#[non_exhaustive]
+pub enum ServeError {
+    /// The request does not decode into the message that the backend takes.
+    #[error("bad request: {detail}")]
+    BadRequest {
+        /// What is wrong and where.
+        detail: Box<str>,
+    },
+    /// The request's body is larger than the server takes.
+    #[error("the body has more than {limit_bytes} bytes, the most that is taken here")]
+    TooLarge {
+        /// Largest body taken, in bytes.
+        limit_bytes: usize,
+    },
+    /// The gate is full: more calls wait or run than the backend admits.
+    #[error("backend {backend} is overloaded: {limit} calls run or wait, the most it admits")]
+    Overloaded {
+        /// The backend that refused.
+        backend: BackendName,
+        /// Calls that it admits at once, running and waiting together.
+        limit: usize,
+    },
+    /// The backend has no replica that could take the call.
+    #[error("backend {backend} has no replica to serve this: {why}")]
+    NoReplica {
+        /// The backend without a replica.
+        backend: BackendName,
+        /// Why there is none.
+        why: Box<str>,
+    },
+    /// The deadline passed before there was an answer.
+    #[error("the deadline passed before there was an answer")]
+    DeadlineExceeded,
+    /// The handler panicked while it handled this call.
+    #[error("the handler panicked: {message}")]
+    Panicked {
+        /// The text of the panic.
+        message: Box<str>,
+    },
+    /// The handler panicked while it handled a batch that held this call.
+    #[error("the handler panicked on a batch of {size}: {message}")]
+    BatchPanicked {
+        /// Calls in that batch.
+        size: usize,
+        /// The text of the panic.
+        message: Box<str>,
+    },
+    /// The handler answered a batch with another number of results than it had items.
+    #[error("the batch handler returned {returned} results for {expected} requests")]
+    BatchLength {
+        /// Items in the batch.
+        expected: usize,
+        /// Results returned.
+        returned: usize,
+    },
+    /// The handler let go of the reply without answering.
+    #[error("the handler dropped the call without an answer")]
+    NoAnswer,
+    /// The replica stopped while the call was running.
+    #[error("the replica was stopped before it could answer")]
+    Stopped,
+    /// This Serve is shutting down.
+    #[error("the service is shutting down")]
+    ShuttingDown,
+    /// The backend's own error, in its own words.
+    #[error("{detail}")]
+    Backend {
+        /// HTTP status to answer with, 400 to 599.
+        status: u16,
+        /// Stable code for machines.
+        code: Box<str>,
+        /// Text for people.
+        detail: Box<str>,
+    },
+    /// A blocking call from a thread that must not block.
+    #[error("a blocking handle must not be used on this thread: {why}")]
+    WouldDeadlock {
+        /// Why blocking here could never end.
+        why: Box<str>,
+    },
+
+    /// A value is not allowed.
+    #[error("{what}: {why}")]
+    Invalid {
+        /// Which value.
+        what: Box<str>,
+        /// What was given and what is allowed.
+        why: Box<str>,
+    },
+    /// A configuration with mistakes: all of them; nothing was applied.
+    #[error("{}", list(.0))]
+    InvalidConfig(Vec<Problem>),
+    /// No backend has this name.
+    #[error("there is no backend {0}")]
+    UnknownBackend(BackendName),
+    /// No endpoint has this name.
+    #[error("there is no endpoint {0}")]
+    UnknownEndpoint(EndpointName),
+    /// The name or route is taken.
+    #[error("{what} {name} exists already")]
+    AlreadyExists {
+        /// "backend", "endpoint" or "route".
+        what: &'static str,
+        /// The name that is taken.
+        name: Box<str>,
+    },
+    /// Deleting it would leave an endpoint without its backend.
+    #[error("backend {backend} is used by endpoint {endpoint}; delete that or move its traffic first")]
+    InUse {
+        /// The backend to delete.
+        backend: BackendName,
+        /// An endpoint that names it.
+        endpoint: EndpointName,
+    },
+    /// A backend that does not take this message.
+    #[error("backend {backend} does not take {message}; it takes: {takes}")]
+    NotTaken {
+        /// The backend asked.
+        backend: BackendName,
+        /// Type of the message.
+        message: Box<str>,
+        /// Types that it takes.
+        takes: Box<str>,
+    },
+    /// A replica could not be started.
+    #[error("a replica of {backend} did not start: {why}")]
+    StartFailed {
+        /// Its backend.
+        backend: BackendName,
+        /// The factory's error or panic, or the time-out.
+        why: Box<str>,
+    },
+    /// A change that took longer than it may.
+    #[error("{what} took longer than {} s", .after.as_secs_f64())]
+    TimedOut {
+        /// Which change.
+        what: Box<str>,
+        /// How long it was given.
+        after: Duration,
+    },
+    /// Something of ours failed: a socket, a thread, a restarted control actor.
+    #[error("{0}")]
+    Internal(Box<str>),
+}
+
+impl ServeError {
+    /// An error of the backend itself: HTTP `status` (400..=599, else 500), stable `code`, `detail`.
+    ///
+    /// ```
+    /// use greenroom::ServeError;
+    /// let e = ServeError::backend(422, "not_a_digit", "64 pixels are needed, 12 were given");
+    /// assert_eq!(e.code(), "not_a_digit");
+    /// ```
+    pub fn backend(status: u16, code: impl Into<Box<str>>, detail: impl Into<Box<str>>) -> Self {
+        let status = if (400..=599).contains(&status) { status } else { 500 };
+        Self::Backend { status, code: code.into(), detail: detail.into() }
+    }
+
+    /// Any error of user code, as the backend's own error with status 500.
+    pub fn from_user(error: impl Into<BoxError>) -> Self {
+        let error = error.into();
+        match error.downcast::<ServeError>() {
+            Ok(own) => *own,
+            Err(other) => Self::backend(500, "backend_error", other.to_string()),
+        }
+    }
+
+    /// A request that does not decode.
+    pub fn bad_request(detail: impl Into<Box<str>>) -> Self {
+        Self::BadRequest { detail: detail.into() }
+    }
+
+    /// A value that is not allowed.
+    pub fn invalid(what: impl Into<Box<str>>, why: impl Into<Box<str>>) -> Self {
+        Self::Invalid { what: what.into(), why: why.into() }
+    }
+
+    /// Stable machine-readable code; the same over HTTP and in process.
+    pub fn code(&self) -> &str {
+        match self {
+            Self::BadRequest { .. } => "bad_request",
+            Self::TooLarge { .. } => "too_large",
+            Self::Overloaded { .. } => "overloaded",
+            Self::NoReplica { .. } => "no_replica",
+            Self::DeadlineExceeded => "deadline_exceeded",
+            Self::Panicked { .. } => "panicked",
+            Self::BatchPanicked { .. } => "batch_panicked",
+            Self::BatchLength { .. } => "batch_length",
+            Self::NoAnswer => "no_answer",
+            Self::Stopped => "stopped",
+            Self::ShuttingDown => "shutting_down",
+            Self::Backend { code, .. } => code,
+            Self::WouldDeadlock { .. } => "would_deadlock",
+            Self::Invalid { .. } => "invalid",
+            Self::InvalidConfig(_) => "invalid_config",
+            Self::UnknownBackend(_) => "unknown_backend",
+            Self::UnknownEndpoint(_) => "unknown_endpoint",
+            Self::AlreadyExists { .. } => "already_exists",
+            Self::InUse { .. } => "in_use",
+            Self::NotTaken { .. } => "not_taken",
+            Self::StartFailed { .. } => "start_failed",
+            Self::TimedOut { .. } => "timed_out",
+            Self::Internal(_) => "internal",
+        }
+    }
+
+    /// Who has to do something about it.
+    pub fn fault(&self) -> Fault {
+        match self {
+            Self::Backend { status, .. } if *status < 500 => Fault::Caller,
+            Self::Backend { .. }
+            | Self::Panicked { .. }
+            | Self::BatchPanicked { .. }
+            | Self::BatchLength { .. }
+            | Self::NoAnswer
+            | Self::StartFailed { .. } => Fault::Backend,
+            Self::Overloaded { .. }
+            | Self::NoReplica { .. }
+            | Self::DeadlineExceeded
+            | Self::Stopped
+            | Self::ShuttingDown
+            | Self::TimedOut { .. }
+            | Self::Internal(_) => Fault::Service,
+            _ => Fault::Caller,
+        }
+    }
+
+    /// Whether the same request may be sent again: it never began, or nothing came of it.
+    pub fn retryable(&self) -> bool {
+        matches!(self, Self::Overloaded { .. } | Self::NoReplica { .. } | Self::ShuttingDown)
+    }
+}
+
+fn list(problems: &[Problem]) -> String {
+    let lines: Vec<String> = problems.iter().map(Problem::to_string).collect();
+    match lines.len() {
+        1 => lines.concat(),
+        n => format!("{n} problems:\n  {}", lines.join("\n  ")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_serve_error_inside_a_box_keeps_its_type() {
+        let own = ServeError::backend(422, "x", "y");
+        assert_eq!(ServeError::from_user(own.clone()), own);
+        let other = ServeError::from_user("plain");
+        assert_eq!((other.code(), other.fault()), ("backend_error", Fault::Backend));
+    }
+
+    #[test]
+    fn a_status_that_is_no_error_becomes_500() {
+        let ServeError::Backend { status, .. } = ServeError::backend(200, "x", "y") else {
+            panic!("another variant")
+        };
+        assert_eq!(status, 500);
+    }
+
+    #[test]
+    fn every_problem_is_listed() {
+        let p = |n: u8| Problem { place: format!("backends[{n}]"), what: "wrong".into() };
+        let text = ServeError::InvalidConfig(vec![p(0), p(1)]).to_string();
+        assert!(
+            text.contains("2 problems")
+                && text.contains("backends[0]: wrong")
+                && text.contains("backends[1]")
+        );
+    }
+}
