@@ -1,0 +1,268 @@
+//! One call from its message to its answer: decode, handle under guard, drive what is asynchronous.
+
+use std::{
+    any::Any,
+    future::Future,
+    pin::Pin,
+    rc::Rc,
+    task::{Context, Poll, Waker},
+    time::Instant,
+};
+
+use actix::{
+    Actor, Handler,
+    dev::{MessageResponse, ResponseFuture},
+};
+use tokio::sync::oneshot;
+
+use crate::{
+    actors::context::{Desk, Mark, ReplicaContext},
+    call::{Permit, Reply, Request},
+    error::ServeError,
+    meta::Meta,
+};
+
+/// How a message from outside becomes the one that the actor handles, and its result the answer outside.
+pub(crate) trait Form: 'static {
+    /// What arrives.
+    type Outer: Request;
+    /// What the actor handles.
+    type Inner: Request;
+    /// Makes the inner message.
+    fn open(outer: Self::Outer) -> Result<Self::Inner, ServeError>;
+    /// Makes the outer answer.
+    fn close(
+        result: <Self::Inner as Request>::Response,
+    ) -> Result<<Self::Outer as Request>::Response, ServeError>;
+}
+
+/// The message as it is.
+pub(crate) struct Plain<M>(std::marker::PhantomData<M>);
+
+impl<M: Request> Form for Plain<M> {
+    type Outer = M;
+    type Inner = M;
+    fn open(outer: M) -> Result<M, ServeError> {
+        Ok(outer)
+    }
+    fn close(result: M::Response) -> Result<M::Response, ServeError> {
+        Ok(result)
+    }
+}
+
+/// How far a call got when its handler returned: `S` is the answer outside, `R` the one inside.
+pub(crate) enum Step<S, R> {
+    /// It is answered.
+    Done(Result<S, ServeError>),
+    /// It goes on as a future.
+    Going(Going<R>),
+}
+
+/// The asynchronous rest of a call.
+pub(crate) enum Going<R> {
+    /// A `ResponseFuture`: it needs no actor.
+    Alone(ResponseFuture<Result<R, ServeError>>, Meta),
+    /// `ResponseActFuture`, `AtomicResponse` and other responses: futures of the context answer here.
+    WithActor(oneshot::Receiver<Result<R, ServeError>>, Rc<Mark>),
+}
+
+/// Hands `outer` to the actor and polls what it returns once.
+pub(crate) fn execute<A, F>(
+    actor: &mut A,
+    ctx: &mut ReplicaContext<A>,
+    outer: F::Outer,
+    mut meta: Meta,
+) -> Step<<F::Outer as Request>::Response, <F::Inner as Request>::Response>
+where
+    A: Actor<Context = ReplicaContext<A>> + Handler<F::Inner>,
+    F: Form,
+{
+    let desk = Rc::clone(&ctx.desk);
+    match desk.guard(|| meta.scope(|| handle::<A, F>(actor, ctx, outer))) {
+        Ok(Handled::Done(result)) => Step::Done(result),
+        Ok(Handled::Alone(future)) => Step::Going(Going::Alone(future, meta)),
+        Ok(Handled::WithActor(rx, mark)) => {
+            mark.meta.replace(Some(meta));
+            Step::Going(Going::WithActor(rx, mark))
+        }
+        Err(message) => {
+            ctx.serving = None;
+            desk.note_panic();
+            Step::Done(Err(ServeError::Panicked { message }))
+        }
+    }
+}
+
+/// What a handler returned, recognised.
+enum Handled<S, R> {
+    Done(Result<S, ServeError>),
+    Alone(ResponseFuture<Result<R, ServeError>>),
+    WithActor(oneshot::Receiver<Result<R, ServeError>>, Rc<Mark>),
+}
+
+fn handle<A, F>(
+    actor: &mut A,
+    ctx: &mut ReplicaContext<A>,
+    outer: F::Outer,
+) -> Handled<<F::Outer as Request>::Response, <F::Inner as Request>::Response>
+where
+    A: Actor<Context = ReplicaContext<A>> + Handler<F::Inner>,
+    F: Form,
+{
+    let msg = match F::open(outer) {
+        Ok(msg) => msg,
+        Err(error) => return Handled::Done(Err(error)),
+    };
+    let mut response = Some(actor.handle(msg, ctx));
+    let any: &mut dyn Any = &mut response;
+    if let Some(result) = any.downcast_mut::<Option<ResultOf<F>>>().and_then(Option::take) {
+        return Handled::Done(result.and_then(F::close));
+    }
+    if let Some(mut future) = any.downcast_mut::<Option<ResponseFuture<ResultOf<F>>>>().and_then(Option::take)
+    {
+        // Futures of light handlers are often ready at once; the others are polled again by the replica's
+        // loop, with its waker.
+        return match future.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
+            Poll::Ready(result) => Handled::Done(result.and_then(F::close)),
+            Poll::Pending => Handled::Alone(future),
+        };
+    }
+    let (tx, mut rx) = oneshot::channel();
+    let mark = Rc::new(Mark::default());
+    let before = ctx.serving.replace(Rc::clone(&mark));
+    if let Some(response) = response.take() {
+        response.handle(ctx, Some(tx));
+    }
+    ctx.serving = before;
+    match rx.try_recv() {
+        Ok(result) => Handled::Done(result.and_then(F::close)),
+        Err(_) => Handled::WithActor(rx, mark),
+    }
+}
+
+type ResultOf<F> = Result<<<F as Form>::Inner as Request>::Response, ServeError>;
+
+/// Counts a call from its begin to its end, however it ends.
+pub(crate) struct Running {
+    desk: Rc<Desk>,
+    begun: Instant,
+    _permit: Option<Permit>,
+}
+
+impl Running {
+    pub(crate) fn begin(desk: &Rc<Desk>, begun: Instant, permit: Option<Permit>) -> Self {
+        desk.begin();
+        Self { desk: Rc::clone(desk), begun, _permit: permit }
+    }
+
+    /// Counts the answer.
+    pub(crate) fn finish<R>(self, result: &Result<R, ServeError>) {
+        self.desk.cells.processing.latency(self.begun.elapsed());
+        if result.is_err() {
+            self.desk.cells.errors.add(1);
+        }
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.desk.end();
+    }
+}
+
+/// A call that goes on after its handler returned; the replica's loop owns and polls it.
+pub(crate) struct RequestFuture<R, S: Send + 'static> {
+    going: Option<Going<R>>,
+    reply: Option<Reply<S>>,
+    running: Option<Running>,
+    close: fn(R) -> Result<S, ServeError>,
+}
+
+impl<R: 'static, S: Send + 'static> RequestFuture<R, S> {
+    pub(crate) fn new(
+        going: Going<R>,
+        reply: Reply<S>,
+        running: Running,
+        close: fn(R) -> Result<S, ServeError>,
+    ) -> Self {
+        Self { going: Some(going), reply: Some(reply), running: Some(running), close }
+    }
+
+    fn poll_going(&mut self, cx: &mut Context<'_>, desk: &Desk) -> Poll<Result<R, ServeError>> {
+        let Some(going) = &mut self.going else { return Poll::Ready(Err(ServeError::NoAnswer)) };
+        match going {
+            Going::Alone(future, meta) => {
+                match desk.guard(|| meta.scope(|| future.as_mut().poll(cx))) {
+                    Ok(poll) => poll,
+                    Err(message) => {
+                        desk.note_panic();
+                        Poll::Ready(Err(ServeError::Panicked { message }))
+                    }
+                }
+            }
+            Going::WithActor(rx, mark) => Pin::new(rx).poll(cx).map(|got| {
+                got.unwrap_or_else(|_| {
+                    Err(match mark.panicked.take() {
+                        Some(message) => ServeError::Panicked { message },
+                        None => ServeError::NoAnswer,
+                    })
+                })
+            }),
+        }
+    }
+
+    /// Drops what is left of the handler; its drop may panic.
+    fn discard(&mut self) {
+        let (Some(going), Some(running)) = (self.going.take(), &self.running) else { return };
+        if let Going::WithActor(_, mark) = &going {
+            mark.left.set(true);
+        }
+        if running.desk.guard(|| drop(going)).is_err() {
+            running.desk.note_panic();
+        }
+    }
+}
+
+impl<R: 'static, S: Send + 'static> Future for RequestFuture<R, S> {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        let this = &mut *self;
+        if let Some(reply) = &mut this.reply
+            && reply.poll_closed(cx).is_ready()
+        {
+            this.discard();
+            this.running.take();
+            return Poll::Ready(());
+        }
+        let Some(desk) = this.running.as_ref().map(|r| Rc::clone(&r.desk)) else { return Poll::Ready(()) };
+        let Poll::Ready(result) = this.poll_going(cx, &desk) else { return Poll::Pending };
+        this.discard();
+        let result = result.and_then(|inner| {
+            desk.guard(|| (this.close)(inner)).unwrap_or_else(|message| Err(ServeError::Panicked { message }))
+        });
+        if let Some(running) = this.running.take() {
+            running.finish(&result);
+        }
+        if let Some(reply) = this.reply.take() {
+            reply.send(result);
+        }
+        Poll::Ready(())
+    }
+}
+
+impl<R, S: Send + 'static> Drop for RequestFuture<R, S> {
+    fn drop(&mut self) {
+        // Still here: the replica stops while the call runs.
+        if let Some(running) = self.running.take() {
+            if let Some(Going::WithActor(_, mark)) = &self.going {
+                mark.left.set(true);
+            }
+            let going = self.going.take();
+            let _ = running.desk.guard(|| drop(going));
+        }
+        if let Some(reply) = self.reply.take() {
+            reply.send(Err(ServeError::Stopped));
+        }
+    }
+}

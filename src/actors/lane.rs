@@ -1,0 +1,210 @@
+//! The bounded queue of calls that a replica polls beside its mailbox, and the commands that overtake them.
+
+use std::{
+    any::{Any, TypeId},
+    collections::VecDeque,
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::{
+        Arc, Mutex, MutexGuard, OnceLock, PoisonError,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use actix::Actor;
+use futures_util::task::AtomicWaker;
+
+use crate::{actors::context::ReplicaContext, call::Gate, error::ServeError};
+
+/// One call, its message type erased, waiting in the lane of an actor `A`.
+pub(crate) trait Job<A: Actor>: Send {
+    /// Whether its caller has left, so that it need not run.
+    fn abandoned(&self) -> bool;
+    /// Runs it. User code is guarded inside: this does not unwind.
+    fn run(self: Box<Self>, actor: &mut A, ctx: &mut ReplicaContext<A>)
+    where
+        A: Actor<Context = ReplicaContext<A>>;
+    /// It never began: gives it to a sibling, or answers `why`.
+    fn turn_away(self: Box<Self>, home: Option<&dyn Home>, why: ServeError);
+}
+
+/// Where calls that never began find the siblings of their replica.
+pub(crate) trait Home: Send + Sync {
+    /// The `Arc<dyn Port<M>>` over all replicas for the message type `M`.
+    fn port(&self, message: TypeId) -> Option<&(dyn Any + Send + Sync)>;
+}
+
+/// What overtakes calls.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Command {
+    /// Finish what runs and waits, then stop.
+    Drain,
+    /// Stop now: waiting calls go elsewhere, running ones are answered with [`ServeError::Stopped`].
+    Stop,
+}
+
+/// The queue between callers on any thread and one actor on its own.
+pub(crate) struct Lane<A: Actor> {
+    queue: Mutex<Queue<A>>,
+    waiting: AtomicUsize,
+    commanded: AtomicBool,
+    waker: AtomicWaker,
+    concurrency: AtomicUsize,
+    /// Thread token and place in that thread's register, once the actor lives there.
+    place: OnceLock<(u64, usize)>,
+    pub(crate) gate: Arc<Gate>,
+    home: Option<Arc<dyn Home>>,
+}
+
+struct Queue<A: Actor> {
+    jobs: VecDeque<Box<dyn Job<A>>>,
+    command: Option<Command>,
+    open: bool,
+}
+
+impl<A: Actor<Context = ReplicaContext<A>>> Lane<A> {
+    pub(crate) fn new(gate: Arc<Gate>, concurrency: usize, home: Option<Arc<dyn Home>>) -> Self {
+        Self {
+            queue: Mutex::new(Queue { jobs: VecDeque::new(), command: None, open: true }),
+            waiting: AtomicUsize::new(0),
+            commanded: AtomicBool::new(false),
+            waker: AtomicWaker::new(),
+            concurrency: AtomicUsize::new(concurrency),
+            place: OnceLock::new(),
+            gate,
+            home,
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Queue<A>> {
+        // Nothing that can panic runs under this lock.
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Appends a job and wakes the actor; gives it back when the lane is closed.
+    pub(crate) fn push<J: Job<A> + 'static>(&self, job: Box<J>) -> Result<(), Box<J>> {
+        {
+            let mut queue = self.lock();
+            if !queue.open {
+                return Err(job);
+            }
+            queue.jobs.push_back(job);
+            self.waiting.store(queue.jobs.len(), Ordering::Release);
+        }
+        self.waker.wake();
+        Ok(())
+    }
+
+    /// The next job, if any.
+    pub(crate) fn pop(&self) -> Option<Box<dyn Job<A>>> {
+        if self.waiting() == 0 {
+            return None;
+        }
+        let mut queue = self.lock();
+        let job = queue.jobs.pop_front();
+        self.waiting.store(queue.jobs.len(), Ordering::Release);
+        job
+    }
+
+    /// Jobs in the queue.
+    #[inline]
+    pub(crate) fn waiting(&self) -> usize {
+        self.waiting.load(Ordering::Acquire)
+    }
+
+    /// Gives a command; [`Command::Stop`] is never weakened to [`Command::Drain`].
+    pub(crate) fn command(&self, command: Command) {
+        {
+            let mut queue = self.lock();
+            if queue.command != Some(Command::Stop) {
+                queue.command = Some(command);
+            }
+            self.commanded.store(true, Ordering::Release);
+        }
+        self.waker.wake();
+    }
+
+    /// The command in force, read once without the lock when there is none.
+    pub(crate) fn commanded(&self) -> Option<Command> {
+        if self.commanded.load(Ordering::Acquire) { self.lock().command } else { None }
+    }
+
+    /// Calls run at once.
+    #[inline]
+    pub(crate) fn concurrency(&self) -> usize {
+        self.concurrency.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn set_concurrency(&self, concurrency: usize) {
+        self.concurrency.store(concurrency, Ordering::Relaxed);
+        self.waker.wake();
+    }
+
+    pub(crate) fn waker(&self) -> &AtomicWaker {
+        &self.waker
+    }
+
+    /// Where the actor lives: thread token and place in that thread's register.
+    #[inline]
+    pub(crate) fn place(&self) -> Option<(u64, usize)> {
+        self.place.get().copied()
+    }
+
+    pub(crate) fn settle(&self, thread: u64, index: usize) {
+        // An actor is placed once, by its own task.
+        let _ = self.place.set((thread, index));
+    }
+
+    /// Closes the lane; what waits in it goes to siblings or is answered with `why`.
+    pub(crate) fn close(&self, why: &ServeError) {
+        let jobs = {
+            let mut queue = self.lock();
+            queue.open = false;
+            self.waiting.store(0, Ordering::Release);
+            std::mem::take(&mut queue.jobs)
+        };
+        for job in jobs {
+            // A message whose drop panics must not take its neighbours along.
+            let _ = catch_unwind(AssertUnwindSafe(|| job.turn_away(self.home.as_deref(), why.clone())));
+        }
+    }
+}
+
+/// What the Controller does with a replica, whatever actor it is.
+pub(crate) trait ReplicaControl: Send + Sync {
+    /// Finish what runs and waits, then stop.
+    fn drain(&self);
+    /// Stop now.
+    fn stop(&self);
+    /// Calls run at once and calls let in.
+    fn set_limits(&self, concurrency: usize, admitted: usize);
+    /// Calls that run or wait there.
+    fn load(&self) -> usize;
+}
+
+impl<A: Actor<Context = ReplicaContext<A>>> ReplicaControl for Lane<A> {
+    fn drain(&self) {
+        self.command(Command::Drain);
+    }
+    fn stop(&self) {
+        self.command(Command::Stop);
+    }
+    fn set_limits(&self, concurrency: usize, admitted: usize) {
+        self.gate.set_limit(admitted);
+        self.set_concurrency(concurrency);
+    }
+    fn load(&self) -> usize {
+        self.gate.load()
+    }
+}
+
+/// How failed starts are retried before a replica gives up.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Patience {
+    /// Failed starts in `window` after which it gives up.
+    pub(crate) failures_max: u32,
+    /// How far back failures count.
+    pub(crate) window: Duration,
+    /// Pause after the first failure; doubled after each further one.
+    pub(crate) backoff: Duration,
+}

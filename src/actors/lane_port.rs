@@ -1,0 +1,205 @@
+//! The port of one replica: answers on the caller's stack when it can, else queues in the replica's lane.
+
+use std::{
+    any::TypeId,
+    marker::PhantomData,
+    rc::Rc,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use actix::{Actor, Handler};
+
+use crate::{
+    actors::{
+        context::ReplicaContext,
+        execute::{Form, Going, RequestFuture, Running, Step, execute},
+        lane::{Home, Job, Lane},
+        register,
+        replica::{Cell, Core},
+    },
+    call::{Answer, Call, Permit, Refusal, Reply, Request},
+    error::ServeError,
+    ids::BackendName,
+    meta::{Meta, thread_token},
+    port::Port,
+};
+
+/// Delivers calls for `F::Outer` to one actor `A`.
+pub(crate) struct LanePort<A: Actor<Context = ReplicaContext<A>>, F> {
+    backend: BackendName,
+    lane: Arc<Lane<A>>,
+    form: PhantomData<fn() -> F>,
+}
+
+impl<A: Actor<Context = ReplicaContext<A>>, F> LanePort<A, F> {
+    pub(crate) fn new(backend: BackendName, lane: Arc<Lane<A>>) -> Self {
+        Self { backend, lane, form: PhantomData }
+    }
+
+    fn overloaded(&self) -> ServeError {
+        ServeError::Overloaded { backend: self.backend.clone(), limit: self.lane.gate.limit() }
+    }
+}
+
+type Outer<F> = <<F as Form>::Outer as Request>::Response;
+
+impl<A, F> LanePort<A, F>
+where
+    A: Actor<Context = ReplicaContext<A>> + Handler<F::Inner>,
+    F: Form,
+{
+    /// Handles the call on this stack: the caller is on the replica's thread and nothing is before it.
+    fn direct(&self, core: &Core<A>, cell: &mut Cell<A>, msg: F::Outer, meta: Meta) -> Answer<F::Outer> {
+        let Some(actor) = cell.actor.as_mut() else { return self.queue(msg, meta) };
+        if !self.lane.gate.enter() {
+            return Answer::Refused(Refusal { msg, meta, reply: None, why: self.overloaded() });
+        }
+        let begun = Instant::now();
+        core.desk.cells.queuing.latency(Duration::ZERO);
+        let step = register::deeper(|| execute::<A, F>(actor, &mut cell.ctx, msg, meta));
+        let answer = match step {
+            Step::Done(result) => {
+                core.desk.cells.processing.latency(begun.elapsed());
+                if result.is_err() {
+                    core.desk.cells.errors.add(1);
+                }
+                self.lane.gate.leave();
+                Answer::Now(result)
+            }
+            Step::Going(going) => {
+                let (reply, waiting) = Reply::channel();
+                let running = Running::begin(&core.desk, begun, Some(self.lane.gate.entered()));
+                let future = RequestFuture::new(going, reply, running, F::close);
+                core.desk.incoming.borrow_mut().push(Box::pin(future));
+                Answer::Waiting(waiting)
+            }
+        };
+        core.settle_direct(cell);
+        answer
+    }
+
+    fn queue(&self, msg: F::Outer, meta: Meta) -> Answer<F::Outer> {
+        let deadline = meta.deadline;
+        let (reply, mut waiting) = Reply::channel();
+        waiting.deadline = deadline;
+        match self.deliver(Call { msg, meta, reply }, false) {
+            Ok(()) => Answer::Waiting(waiting),
+            Err(refusal) => Answer::Refused(Refusal { reply: None, ..refusal }),
+        }
+    }
+}
+
+impl<A, F> Port<F::Outer> for LanePort<A, F>
+where
+    A: Actor<Context = ReplicaContext<A>> + Handler<F::Inner>,
+    F: Form,
+{
+    fn deliver(&self, call: Call<F::Outer>, admitted: bool) -> Result<(), Refusal<F::Outer>> {
+        let gate = &self.lane.gate;
+        let refuse = |call: Call<F::Outer>, why| {
+            Err(Refusal { msg: call.msg, meta: call.meta, reply: Some(call.reply), why })
+        };
+        let permit = if admitted { Some(gate.permit_anyway()) } else { gate.permit() };
+        let Some(permit) = permit else { return refuse(call, self.overloaded()) };
+        let job = CallJob::<F> { call, permit, queued: Instant::now() };
+        self.lane.push::<CallJob<F>>(Box::new(job)).or_else(|job| refuse(job.call, ServeError::Stopped))
+    }
+
+    fn call(&self, msg: F::Outer, meta: Meta) -> Answer<F::Outer> {
+        if let Some((thread, place)) = self.lane.place()
+            && thread == thread_token()
+            && register::shallow()
+            && let Some(core) = register::get::<Core<A>>(place)
+            && let Ok(mut cell) = core.cell.try_borrow_mut()
+            && core.takes_direct(&cell)
+        {
+            return self.direct(&core, &mut cell, msg, meta);
+        }
+        self.queue(msg, meta)
+    }
+
+    fn load(&self) -> usize {
+        self.lane.gate.load()
+    }
+
+    fn concurrency(&self) -> usize {
+        self.lane.concurrency()
+    }
+
+    fn thread(&self) -> u64 {
+        self.lane.place().map_or(0, |(thread, _)| thread)
+    }
+}
+
+/// A call waiting in a lane.
+struct CallJob<F: Form> {
+    call: Call<F::Outer>,
+    permit: Permit,
+    queued: Instant,
+}
+
+impl<A, F> Job<A> for CallJob<F>
+where
+    A: Actor<Context = ReplicaContext<A>> + Handler<F::Inner>,
+    F: Form,
+{
+    fn abandoned(&self) -> bool {
+        self.call.reply.is_closed()
+    }
+
+    fn run(self: Box<Self>, actor: &mut A, ctx: &mut ReplicaContext<A>) {
+        let Self { call: Call { msg, meta, reply }, permit, queued } = *self;
+        if meta.expired() {
+            return reply.send(Err(ServeError::DeadlineExceeded));
+        }
+        let begun = Instant::now();
+        ctx.desk.cells.queuing.latency(begun.duration_since(queued));
+        match execute::<A, F>(actor, ctx, msg, meta) {
+            Step::Done(result) => {
+                ctx.desk.cells.processing.latency(begun.elapsed());
+                if result.is_err() {
+                    ctx.desk.cells.errors.add(1);
+                }
+                drop(permit);
+                reply.send(result);
+            }
+            Step::Going(going) => go_on::<F>(ctx, going, reply, begun, permit),
+        }
+    }
+
+    fn turn_away(self: Box<Self>, home: Option<&dyn Home>, why: ServeError) {
+        let Self { call, permit, .. } = *self;
+        drop(permit);
+        turn_away(call, home, why);
+    }
+}
+
+fn go_on<F: Form>(
+    ctx: &ReplicaContext<impl Actor>,
+    going: Going<<F::Inner as Request>::Response>,
+    reply: Reply<Outer<F>>,
+    begun: Instant,
+    permit: Permit,
+) {
+    let running = Running::begin(&Rc::clone(&ctx.desk), begun, Some(permit));
+    let future = RequestFuture::new(going, reply, running, F::close);
+    ctx.desk.incoming.borrow_mut().push(Box::pin(future));
+}
+
+/// A call that never began goes to a sibling of its replica; without one its caller is told `why`.
+pub(crate) fn turn_away<M: Request>(call: Call<M>, home: Option<&dyn Home>, why: ServeError) {
+    let sibling = home
+        .and_then(|home| home.port(TypeId::of::<M>()))
+        .and_then(|port| port.downcast_ref::<Arc<dyn Port<M>>>());
+    match sibling {
+        None => call.reply.send(Err(why)),
+        Some(port) => {
+            if let Err(refusal) = port.deliver(call, true)
+                && let Some(reply) = refusal.reply
+            {
+                reply.send(Err(refusal.why));
+            }
+        }
+    }
+}

@@ -1,0 +1,304 @@
+//! The kernel's words: a request, a call on its way, the reply it carries, the answer its caller gets.
+
+use std::{
+    future::Future,
+    pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
+    task::{Context, Poll, Waker, ready},
+};
+
+use actix::Message;
+use futures_util::task::AtomicWaker;
+use tokio::{sync::oneshot, time::Instant};
+
+use crate::{error::ServeError, meta::Meta};
+
+/// A plain actix message whose result is `Result<Response, ServeError>`; implemented for every such message.
+///
+/// ```
+/// use greenroom::{Request, ServeError};
+///
+/// #[derive(actix::Message)]
+/// #[rtype(result = "Result<u64, ServeError>")]
+/// struct Double(u64);
+///
+/// fn takes<M: Request<Response = u64>>(_: M) {}
+/// takes(Double(2));
+/// ```
+pub trait Request: Message<Result = Result<Self::Response, ServeError>> + Send + 'static {
+    /// What a handler answers when it succeeds.
+    type Response: Send + 'static;
+}
+
+impl<M, R> Request for M
+where
+    M: Message<Result = Result<R, ServeError>> + Send + 'static,
+    R: Send + 'static,
+{
+    type Response = R;
+}
+
+/// One slot of concurrency, given back on drop.
+#[derive(Debug)]
+pub struct Permit(Arc<Gate>);
+
+impl Drop for Permit {
+    fn drop(&mut self) {
+        self.0.leave();
+    }
+}
+
+/// Counts the calls that run or wait at one replica and refuses those over its limit.
+#[derive(Debug)]
+pub struct Gate {
+    load: AtomicUsize,
+    limit: AtomicUsize,
+    closing: AtomicBool,
+    emptied: AtomicWaker,
+}
+
+impl Gate {
+    /// A gate that lets `limit` calls in.
+    pub fn new(limit: usize) -> Self {
+        Self {
+            load: AtomicUsize::new(0),
+            limit: AtomicUsize::new(limit),
+            closing: AtomicBool::new(false),
+            emptied: AtomicWaker::new(),
+        }
+    }
+
+    /// Calls inside now.
+    pub fn load(&self) -> usize {
+        self.load.load(Ordering::Relaxed)
+    }
+
+    /// Calls it lets in.
+    pub fn limit(&self) -> usize {
+        self.limit.load(Ordering::Relaxed)
+    }
+
+    /// Changes the limit; calls inside stay.
+    pub fn set_limit(&self, limit: usize) {
+        self.limit.store(limit, Ordering::Relaxed);
+    }
+
+    /// Lets one more in, unless full. Whoever got `true` calls [`leave`](Self::leave).
+    #[inline]
+    pub(crate) fn enter(&self) -> bool {
+        let inside = self.load.fetch_add(1, Ordering::Relaxed);
+        if inside < self.limit() {
+            return true;
+        }
+        self.leave();
+        false
+    }
+
+    #[inline]
+    pub(crate) fn leave(&self) {
+        // With a drain's flag and waker: whoever leaves last sees the flag or is seen by the drain.
+        if self.load.fetch_sub(1, Ordering::SeqCst) == 1 && self.closing.load(Ordering::SeqCst) {
+            self.emptied.wake();
+        }
+    }
+
+    /// Whether nobody is inside; if somebody is, `waker` is woken when the last one leaves.
+    pub(crate) fn emptied(&self, waker: &Waker) -> bool {
+        self.emptied.register(waker);
+        self.closing.store(true, Ordering::SeqCst);
+        self.load.load(Ordering::SeqCst) == 0
+    }
+
+    /// A permit, unless full.
+    pub fn permit(self: &Arc<Self>) -> Option<Permit> {
+        self.enter().then(|| Permit(Arc::clone(self)))
+    }
+
+    /// The permit of somebody who has [entered](Self::enter).
+    pub(crate) fn entered(self: &Arc<Self>) -> Permit {
+        Permit(Arc::clone(self))
+    }
+
+    /// A permit past the limit, for a call that was admitted elsewhere and must not be lost.
+    pub(crate) fn permit_anyway(self: &Arc<Self>) -> Permit {
+        self.load.fetch_add(1, Ordering::Relaxed);
+        Permit(Arc::clone(self))
+    }
+}
+
+/// A request on its way to a replica.
+pub struct Call<M: Request> {
+    /// The message.
+    pub msg: M,
+    /// What travels with it.
+    pub meta: Meta,
+    /// Where its answer goes.
+    pub reply: Reply<M::Response>,
+}
+
+/// Where the answer to one call goes; handed on with the call, never relayed.
+pub struct Reply<R>(Kind<R>);
+
+enum Kind<R> {
+    Channel(oneshot::Sender<Result<R, ServeError>>),
+    Mapped(Box<dyn Sink<R>>),
+}
+
+trait Sink<R>: Send {
+    fn send(self: Box<Self>, result: Result<R, ServeError>);
+    fn is_closed(&self) -> bool;
+    fn poll_closed(&mut self, cx: &mut Context<'_>) -> Poll<()>;
+}
+
+struct Map<T, F> {
+    inner: Reply<T>,
+    map: F,
+}
+
+impl<R, T, F> Sink<R> for Map<T, F>
+where
+    T: Send + 'static,
+    F: FnOnce(Result<R, ServeError>) -> Result<T, ServeError> + Send,
+{
+    fn send(self: Box<Self>, result: Result<R, ServeError>) {
+        let Self { inner, map } = *self;
+        inner.send(map(result));
+    }
+    fn is_closed(&self) -> bool {
+        self.inner.is_closed()
+    }
+    fn poll_closed(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        self.inner.poll_closed(cx)
+    }
+}
+
+impl<R: Send + 'static> Reply<R> {
+    /// A reply and the place where its answer arrives.
+    pub fn channel() -> (Self, Waiting<R>) {
+        let (tx, rx) = oneshot::channel();
+        (Self(Kind::Channel(tx)), Waiting { rx, deadline: None })
+    }
+
+    /// Answers; nothing happens if the caller has left.
+    pub fn send(self, result: Result<R, ServeError>) {
+        match self.0 {
+            Kind::Channel(tx) => drop(tx.send(result)),
+            Kind::Mapped(sink) => sink.send(result),
+        }
+    }
+
+    /// Whether the caller has left.
+    pub fn is_closed(&self) -> bool {
+        match &self.0 {
+            Kind::Channel(tx) => tx.is_closed(),
+            Kind::Mapped(sink) => sink.is_closed(),
+        }
+    }
+
+    /// Ready when the caller has left.
+    pub fn poll_closed(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        match &mut self.0 {
+            Kind::Channel(tx) => tx.poll_closed(cx),
+            Kind::Mapped(sink) => sink.poll_closed(cx),
+        }
+    }
+
+    /// Waits until the caller has left.
+    pub async fn closed(&mut self) {
+        std::future::poll_fn(|cx| self.poll_closed(cx)).await;
+    }
+
+    /// A reply for another type, whose answer passes through `map` on its way here.
+    pub fn map<T: Send + 'static>(
+        self,
+        map: impl FnOnce(Result<T, ServeError>) -> Result<R, ServeError> + Send + 'static,
+    ) -> Reply<T> {
+        Reply(Kind::Mapped(Box::new(Map { inner: self, map })))
+    }
+}
+
+/// The receiving end of a [`Reply`]. Dropping it tells the handler that its caller has left.
+pub struct Waiting<R> {
+    rx: oneshot::Receiver<Result<R, ServeError>>,
+    /// When the caller is answered at the latest.
+    pub(crate) deadline: Option<Instant>,
+}
+
+impl<R> Waiting<R> {
+    /// The answer if it is there already.
+    pub fn try_now(&mut self) -> Option<Result<R, ServeError>> {
+        match self.rx.try_recv() {
+            Ok(result) => Some(result),
+            Err(oneshot::error::TryRecvError::Empty) => None,
+            Err(oneshot::error::TryRecvError::Closed) => Some(Err(ServeError::NoAnswer)),
+        }
+    }
+}
+
+impl<R> Future for Waiting<R> {
+    type Output = Result<R, ServeError>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        Poll::Ready(ready!(Pin::new(&mut self.rx).poll(cx)).unwrap_or(Err(ServeError::NoAnswer)))
+    }
+}
+
+/// What a port says to a call.
+pub enum Answer<M: Request> {
+    /// It was answered on the spot.
+    Now(Result<M::Response, ServeError>),
+    /// It was taken; the answer arrives here.
+    Waiting(Waiting<M::Response>),
+    /// It was not taken and never began: here is the message again, and why.
+    Refused(Refusal<M>),
+}
+
+/// A call that never began, given back whole so that it can go elsewhere.
+pub struct Refusal<M: Request> {
+    /// The message.
+    pub msg: M,
+    /// What travels with it.
+    pub meta: Meta,
+    /// Where its answer would have gone, when it had a place already.
+    pub reply: Option<Reply<M::Response>>,
+    /// Why it was not taken.
+    pub why: ServeError,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_gate_counts_exactly() {
+        let gate = Arc::new(Gate::new(2));
+        let (a, b) = (gate.permit(), gate.permit());
+        assert!(a.is_some() && b.is_some() && gate.permit().is_none());
+        assert_eq!(gate.load(), 2, "a refusal leaves no trace");
+        let extra = gate.permit_anyway();
+        drop((a, b));
+        assert_eq!(gate.load(), 1);
+        drop(extra);
+        assert_eq!(gate.load(), 0);
+    }
+
+    #[test]
+    fn a_mapped_reply_knows_when_its_caller_has_left() {
+        let (reply, waiting) = Reply::<u8>::channel();
+        let mapped = reply.map(|r: Result<u64, ServeError>| r.map(|n| n as u8));
+        assert!(!mapped.is_closed());
+        drop(waiting);
+        assert!(mapped.is_closed());
+    }
+
+    #[test]
+    fn a_dropped_reply_is_an_error_of_its_own() {
+        let (reply, mut waiting) = Reply::<u8>::channel();
+        assert!(waiting.try_now().is_none());
+        drop(reply);
+        assert_eq!(waiting.try_now(), Some(Err(ServeError::NoAnswer)));
+    }
+}

@@ -1,0 +1,205 @@
+//! What travels with a call beside its message: request id, deadline, trace, shard key.
+
+use std::{
+    cell::{Cell, RefCell},
+    fmt,
+    sync::Arc,
+};
+
+use rand::{RngExt, SeedableRng, rngs::SmallRng};
+use tokio::time::Instant;
+
+use crate::error::ServeError;
+
+/// Longest request id or trace header that is taken over from a caller, in bytes.
+pub const ID_BYTES_MAX: usize = 128;
+
+/// Identity of a request, made here or taken over from the caller.
+#[derive(Clone, PartialEq, Eq, Hash)]
+pub struct RequestId(IdKind);
+
+#[derive(Clone, PartialEq, Eq, Hash)]
+enum IdKind {
+    Made(u128),
+    Given(Arc<str>),
+}
+
+impl RequestId {
+    /// A new id from this thread's generator: 128 random bits, no system call.
+    pub fn generate() -> Self {
+        Self(IdKind::Made(with_rng(|rng| rng.random())))
+    }
+
+    /// Takes over an id that the caller sent.
+    ///
+    /// # Errors
+    /// [`ServeError::BadRequest`] unless it has 1 to [`ID_BYTES_MAX`] visible ASCII characters.
+    pub fn given(id: &str) -> Result<Self, ServeError> {
+        let visible = id.bytes().all(|b| b.is_ascii_graphic());
+        if visible && !id.is_empty() && id.len() <= ID_BYTES_MAX {
+            Ok(Self(IdKind::Given(id.into())))
+        } else {
+            Err(ServeError::bad_request(format!(
+                "a request id must have 1 to {ID_BYTES_MAX} visible ASCII characters"
+            )))
+        }
+    }
+}
+
+impl fmt::Display for RequestId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.0 {
+            IdKind::Made(bits) => write!(f, "{bits:032x}"),
+            IdKind::Given(text) => f.write_str(text),
+        }
+    }
+}
+
+impl fmt::Debug for RequestId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "RequestId({self})")
+    }
+}
+
+/// The caller's affinity hint.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct ShardKey(Arc<str>);
+
+impl ShardKey {
+    /// A shard key; any text.
+    pub fn new(key: impl AsRef<str>) -> Self {
+        Self(key.as_ref().into())
+    }
+
+    /// The key as text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+/// What travels with a call. It is current while a handler is polled, and calls made then inherit it.
+#[derive(Clone, Debug)]
+pub struct Meta {
+    /// Identity of the request; the same in every call made on its behalf.
+    pub request_id: RequestId,
+    /// The instant by which all ends.
+    pub deadline: Option<Instant>,
+    /// The caller's trace context, a W3C `traceparent` value.
+    pub trace: Option<Arc<str>>,
+    /// The caller's affinity hint.
+    pub shard_key: Option<ShardKey>,
+}
+
+impl Meta {
+    /// Meta of a request that nobody made on behalf of another.
+    pub fn new() -> Self {
+        Self { request_id: RequestId::generate(), deadline: None, trace: None, shard_key: None }
+    }
+
+    /// Meta for a call made now: inherits from the call being handled on this thread, if any.
+    pub fn inherit() -> Self {
+        Self::current().unwrap_or_default()
+    }
+
+    /// Meta of the call being handled on this thread at this moment.
+    pub fn current() -> Option<Self> {
+        CURRENT.with_borrow(Clone::clone)
+    }
+
+    /// Whether the deadline has passed.
+    pub fn expired(&self) -> bool {
+        self.deadline.is_some_and(|at| at <= Instant::now())
+    }
+
+    /// The tighter one of the present deadline and `at`.
+    pub fn tighten(&mut self, at: Instant) {
+        self.deadline = Some(self.deadline.map_or(at, |old| old.min(at)));
+    }
+
+    /// Runs `f` with this meta current on this thread; the earlier one is back afterwards, also after a panic.
+    pub(crate) fn scope<T>(&mut self, f: impl FnOnce() -> T) -> T {
+        struct Restore<'a>(&'a mut Meta, Option<Meta>);
+        impl Drop for Restore<'_> {
+            fn drop(&mut self) {
+                if let Some(own) = CURRENT.replace(self.1.take()) {
+                    *self.0 = own;
+                }
+            }
+        }
+        // Moved in and out again: a clone would touch the counters of its parts at every poll.
+        let own = std::mem::replace(
+            self,
+            Meta { request_id: RequestId(IdKind::Made(0)), deadline: None, trace: None, shard_key: None },
+        );
+        let before = CURRENT.replace(Some(own));
+        let _restore = Restore(self, before);
+        f()
+    }
+}
+
+impl Default for Meta {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+thread_local! {
+    static CURRENT: RefCell<Option<Meta>> = const { RefCell::new(None) };
+    static RNG: RefCell<SmallRng> = RefCell::new(SmallRng::from_rng(&mut rand::rng()));
+    static THREAD: Cell<u64> = const { Cell::new(0) };
+}
+
+/// Runs `f` with this thread's small generator: for ids and for routing, never for secrets.
+pub(crate) fn with_rng<T>(f: impl FnOnce(&mut SmallRng) -> T) -> T {
+    RNG.with_borrow_mut(f)
+}
+
+/// Identity of the running thread: never zero, never reused.
+pub(crate) fn thread_token() -> u64 {
+    static NEXT: std::sync::atomic::AtomicU64 = std::sync::atomic::AtomicU64::new(1);
+    THREAD.with(|cell| {
+        if cell.get() == 0 {
+            cell.set(NEXT.fetch_add(1, std::sync::atomic::Ordering::Relaxed));
+        }
+        cell.get()
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_scope_is_left_even_by_a_panic() {
+        let mut meta = Meta::new();
+        let id = meta.request_id.clone();
+        let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+            meta.scope(|| {
+                assert_eq!(Meta::current().map(|m| m.request_id), Some(id.clone()));
+                panic!("out");
+            })
+        }));
+        assert!(result.is_err());
+        assert!(Meta::current().is_none());
+        assert_eq!(meta.request_id, id, "the meta is back with its owner");
+    }
+
+    #[test]
+    fn scopes_nest() {
+        let (mut outer, mut inner) = (Meta::new(), Meta::new());
+        let (a, b) = (outer.request_id.clone(), inner.request_id.clone());
+        outer.scope(|| {
+            inner.scope(|| assert_eq!(Meta::current().map(|m| m.request_id), Some(b)));
+            assert_eq!(Meta::current().map(|m| m.request_id), Some(a));
+        });
+    }
+
+    #[test]
+    fn request_ids_differ_and_given_ones_are_checked() {
+        assert_ne!(RequestId::generate(), RequestId::generate());
+        assert_eq!(RequestId::given("abc-1").unwrap().to_string(), "abc-1");
+        for bad in ["", "a b", "a\nb", &"x".repeat(129)] {
+            assert!(RequestId::given(bad).is_err(), "{bad:?}");
+        }
+    }
+}

@@ -1,0 +1,30 @@
+//! Where a call for message `M` can be delivered: a replica here, a batcher before it, later another process.
+
+use crate::call::{Answer, Call, Refusal, Reply, Request};
+use crate::meta::Meta;
+
+/// A place that takes calls for `M`.
+pub trait Port<M: Request>: Send + Sync {
+    /// Takes the call, or gives it back whole. `admitted` calls were let in elsewhere and are not
+    /// refused for being too many.
+    #[allow(clippy::result_large_err, reason = "the refused call comes back by value, as it was")]
+    fn deliver(&self, call: Call<M>, admitted: bool) -> Result<(), Refusal<M>>;
+
+    /// Answers on the spot where it can, else takes the call as [`deliver`](Self::deliver) does.
+    fn call(&self, msg: M, meta: Meta) -> Answer<M> {
+        let (reply, waiting) = Reply::channel();
+        match self.deliver(Call { msg, meta, reply }, false) {
+            Ok(()) => Answer::Waiting(waiting),
+            Err(refusal) => Answer::Refused(refusal),
+        }
+    }
+
+    /// Calls that run or wait there now.
+    fn load(&self) -> usize;
+
+    /// Calls it runs at once; one more would wait.
+    fn concurrency(&self) -> usize;
+
+    /// Token of the thread that serves it, so that a caller on that thread can prefer it.
+    fn thread(&self) -> u64;
+}
