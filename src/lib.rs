@@ -4,10 +4,12 @@
 
 mod config;
 mod error;
+mod http;
 mod ids;
 mod traffic;
 
 pub use config::{BackendConfig, BackendUpdate, Placement, RestartPolicy, RestartUpdate, limits};
 pub use error::{BoxError, Fault, Problem, ServeError};
+pub use http::{ROUTE_BYTES_MAX, RouteParams, RoutePattern, RouteTable};
 pub use ids::{BackendName, EndpointName, NAME_BYTES_MAX, ReplicaId};
 pub use traffic::{TrafficPolicy, WEIGHT_SUM_TOLERANCE};
