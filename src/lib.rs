@@ -2,8 +2,14 @@
 #![warn(missing_docs)]
 #![forbid(unsafe_code)]
 
+mod config;
 mod error;
+mod http;
 mod ids;
+mod traffic;
 
+pub use config::{BackendConfig, BackendUpdate, Placement, RestartPolicy, RestartUpdate, limits};
 pub use error::{BoxError, Fault, Problem, ServeError};
+pub use http::{ROUTE_BYTES_MAX, RouteParams, RoutePattern, RouteTable};
 pub use ids::{BackendName, EndpointName, NAME_BYTES_MAX, ReplicaId};
+pub use traffic::{TrafficPolicy, WEIGHT_SUM_TOLERANCE};

@@ -1,0 +1,227 @@
+//! `BackendConfig`: the options of a backend.
+
+use std::{num::NonZeroUsize, time::Duration};
+
+use serde::Serialize;
+
+use super::{
+    check::{Check, seconds, seconds_or_null, unless},
+    limits::*,
+    placement::Placement,
+    restart::RestartPolicy,
+};
+use crate::error::{Problem, ServeError};
+
+/// The options of a backend; the default is one replica without batching.
+///
+/// Setters chain and take plain values; [`check`](Self::check), which everything that takes a config calls,
+/// tells every value that cannot be.
+///
+/// ```
+/// use std::time::Duration;
+/// use greenroom::BackendConfig;
+/// let config = BackendConfig::default()
+///     .num_replicas(2)
+///     .max_batch_size(32)
+///     .batch_wait_timeout(Duration::from_millis(2));
+/// config.check()?;
+/// assert!(config.max_batch_size(0).check().is_err());
+/// # Ok::<(), greenroom::ServeError>(())
+/// ```
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct BackendConfig {
+    /// How many instances of the backend run; 1, at most [`NUM_REPLICAS_MAX`].
+    ///
+    /// 0 is valid: calls are refused with `no_replica` until somebody scales up.
+    pub num_replicas: u32,
+    /// Most requests handed to a replica in one call; none: one by one. At most [`BATCH_SIZE_MAX`].
+    pub max_batch_size: Option<NonZeroUsize>,
+    /// How long the first request of a batch waits for company; 0: a batch takes what queued while the
+    /// replica was busy. At most [`BATCH_WAIT_TIMEOUT_MAX`]. Costs a lone request this much latency.
+    #[serde(rename = "batch_wait_timeout_s", serialize_with = "seconds")]
+    pub batch_wait_timeout: Duration,
+    /// Calls that one replica runs at once; 100, not below the batch size, at most [`CONCURRENT_QUERIES_MAX`].
+    pub max_concurrent_queries: NonZeroUsize,
+    /// Calls that wait for the backend, all replicas together; 1000, at most [`QUEUED_QUERIES_MAX`].
+    ///
+    /// Past it a caller gets `overloaded` at once; 0 lets nothing wait.
+    pub max_queued_queries: usize,
+    /// Longest time from a call to its answer; none: no limit but the caller's own. At most [`TIMEOUT_MAX`].
+    #[serde(rename = "request_timeout_s", serialize_with = "seconds_or_null")]
+    pub request_timeout: Option<Duration>,
+    /// Longest time a replica may take to start; 60 s, at most [`TIMEOUT_MAX`].
+    #[serde(rename = "startup_timeout_s", serialize_with = "seconds")]
+    pub startup_timeout: Duration,
+    /// Longest time a replica may take to finish what it has when it is to stop; 20 s, at most [`TIMEOUT_MAX`].
+    #[serde(rename = "graceful_shutdown_timeout_s", serialize_with = "seconds")]
+    pub graceful_shutdown_timeout: Duration,
+    /// Whether a call may be run a second time when its batch or replica failed; false.
+    pub idempotent: bool,
+    /// On which threads the replicas run; none: what the backend itself asks for.
+    pub placement: Option<Placement>,
+    /// Threads that one replica may compute with; none: 1. At most [`NUM_THREADS_MAX`].
+    pub num_threads: Option<NonZeroUsize>,
+    /// What happens when replicas do not start.
+    pub restart: RestartPolicy,
+    /// Values that a setter was given and no field can hold; told by `check`.
+    #[serde(skip)]
+    refused: Vec<Problem>,
+}
+
+impl Default for BackendConfig {
+    fn default() -> Self {
+        const CONCURRENT_QUERIES: NonZeroUsize = NonZeroUsize::new(100).unwrap();
+        Self {
+            num_replicas: 1,
+            max_batch_size: None,
+            batch_wait_timeout: Duration::ZERO,
+            max_concurrent_queries: CONCURRENT_QUERIES,
+            max_queued_queries: 1000,
+            request_timeout: None,
+            startup_timeout: Duration::from_secs(60),
+            graceful_shutdown_timeout: Duration::from_secs(20),
+            idempotent: false,
+            placement: None,
+            num_threads: None,
+            restart: RestartPolicy::default(),
+            refused: Vec::new(),
+        }
+    }
+}
+
+impl BackendConfig {
+    /// Sets [`num_replicas`](field@Self::num_replicas).
+    pub fn num_replicas(mut self, replicas: u32) -> Self {
+        self.num_replicas = replicas;
+        self
+    }
+
+    /// Sets [`max_batch_size`](field@Self::max_batch_size), from 1; `None` turns batching off.
+    pub fn max_batch_size(mut self, requests: impl Into<Option<usize>>) -> Self {
+        let requests = requests.into();
+        self.max_batch_size = requests.and_then(|given| self.positive("max_batch_size", given));
+        if requests.is_none() {
+            self.accept("max_batch_size");
+        }
+        self
+    }
+
+    /// Sets [`batch_wait_timeout`](field@Self::batch_wait_timeout).
+    pub fn batch_wait_timeout(mut self, wait: Duration) -> Self {
+        self.batch_wait_timeout = wait;
+        self
+    }
+
+    /// Sets [`max_concurrent_queries`](field@Self::max_concurrent_queries), from 1.
+    pub fn max_concurrent_queries(mut self, calls: usize) -> Self {
+        if let Some(calls) = self.positive("max_concurrent_queries", calls) {
+            self.max_concurrent_queries = calls;
+        }
+        self
+    }
+
+    /// Sets [`max_queued_queries`](field@Self::max_queued_queries).
+    pub fn max_queued_queries(mut self, calls: usize) -> Self {
+        self.max_queued_queries = calls;
+        self
+    }
+
+    /// Sets [`request_timeout`](field@Self::request_timeout); `None` takes the limit away.
+    pub fn request_timeout(mut self, timeout: impl Into<Option<Duration>>) -> Self {
+        self.request_timeout = timeout.into();
+        self
+    }
+
+    /// Sets [`startup_timeout`](field@Self::startup_timeout).
+    pub fn startup_timeout(mut self, timeout: Duration) -> Self {
+        self.startup_timeout = timeout;
+        self
+    }
+
+    /// Sets [`graceful_shutdown_timeout`](field@Self::graceful_shutdown_timeout).
+    pub fn graceful_shutdown_timeout(mut self, timeout: Duration) -> Self {
+        self.graceful_shutdown_timeout = timeout;
+        self
+    }
+
+    /// Sets [`idempotent`](field@Self::idempotent).
+    pub fn idempotent(mut self, idempotent: bool) -> Self {
+        self.idempotent = idempotent;
+        self
+    }
+
+    /// Sets [`placement`](field@Self::placement); `None` leaves it to the backend.
+    pub fn placement(mut self, placement: impl Into<Option<Placement>>) -> Self {
+        self.placement = placement.into();
+        self
+    }
+
+    /// Sets [`num_threads`](field@Self::num_threads), from 1; `None` means 1.
+    pub fn num_threads(mut self, threads: impl Into<Option<usize>>) -> Self {
+        let threads = threads.into();
+        self.num_threads = threads.and_then(|given| self.positive("num_threads", given));
+        if threads.is_none() {
+            self.accept("num_threads");
+        }
+        self
+    }
+
+    /// Sets [`restart`](field@Self::restart).
+    pub fn restart(mut self, policy: RestartPolicy) -> Self {
+        self.restart = policy;
+        self
+    }
+
+    /// Whether all values are within their limits and go together.
+    ///
+    /// # Errors
+    /// [`ServeError::InvalidConfig`] with every mistake; the place of each is the option's key in a file.
+    pub fn check(&self) -> Result<(), ServeError> {
+        unless(self.problems(), ())
+    }
+
+    /// Every mistake, in the order of the fields; each place is a key.
+    pub(crate) fn problems(&self) -> Vec<Problem> {
+        let mut check = Check::default();
+        let batch = self.max_batch_size.map_or(0, NonZeroUsize::get);
+        let concurrent = self.max_concurrent_queries.get();
+        check.at_most("num_replicas", self.num_replicas as usize, NUM_REPLICAS_MAX as usize);
+        check.at_most("max_batch_size", batch, BATCH_SIZE_MAX);
+        check.wait("batch_wait_timeout_s", self.batch_wait_timeout, BATCH_WAIT_TIMEOUT_MAX);
+        check.at_most("max_concurrent_queries", concurrent, CONCURRENT_QUERIES_MAX);
+        check.at_most("max_queued_queries", self.max_queued_queries, QUEUED_QUERIES_MAX);
+        if let Some(timeout) = self.request_timeout {
+            check.timeout("request_timeout_s", timeout, TIMEOUT_MAX);
+        }
+        check.timeout("startup_timeout_s", self.startup_timeout, TIMEOUT_MAX);
+        check.timeout("graceful_shutdown_timeout_s", self.graceful_shutdown_timeout, TIMEOUT_MAX);
+        check.at_most("num_threads", self.num_threads.map_or(0, NonZeroUsize::get), NUM_THREADS_MAX);
+        self.restart.check(&mut check);
+        if batch > concurrent && batch <= BATCH_SIZE_MAX {
+            let what = format!(
+                "max_concurrent_queries is {concurrent} and max_batch_size is {batch}; \
+                 a replica must be allowed to run at least one whole batch"
+            );
+            check.problem("max_concurrent_queries", what);
+        }
+        let mut problems = self.refused.clone();
+        problems.extend(check.into_problems());
+        problems
+    }
+
+    /// `given` when it is not 0; else what is refused is noted under `key`.
+    fn positive(&mut self, key: &str, given: usize) -> Option<NonZeroUsize> {
+        self.accept(key);
+        let positive = NonZeroUsize::new(given);
+        if positive.is_none() {
+            let what = "0 was given; at least 1 is needed".into();
+            self.refused.push(Problem { place: key.into(), what });
+        }
+        positive
+    }
+
+    /// Forgets what was refused under `key`: another value took its place.
+    fn accept(&mut self, key: &str) {
+        self.refused.retain(|problem| problem.place != key);
+    }
+}

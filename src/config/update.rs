@@ -1,0 +1,145 @@
+//! `BackendUpdate`: a change of some options of a backend.
+
+use std::time::Duration;
+
+use super::{backend::BackendConfig, check::unless, placement::Placement, restart::RestartUpdate};
+use crate::error::ServeError;
+
+/// A change of a backend's options: only the fields that are given change.
+///
+/// A field that can be cleared is an option within an option: `Some(None)` clears it, `null` in JSON.
+///
+/// ```
+/// use greenroom::{BackendConfig, BackendUpdate};
+/// let old = BackendConfig::default().num_replicas(2).max_batch_size(8);
+/// let new = old.updated(&BackendUpdate::default().num_replicas(3))?;
+/// assert_eq!((new.num_replicas, new.max_batch_size), (3, old.max_batch_size));
+/// # Ok::<(), greenroom::ServeError>(())
+/// ```
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct BackendUpdate {
+    /// New [`BackendConfig::num_replicas`].
+    pub num_replicas: Option<u32>,
+    /// New [`BackendConfig::max_batch_size`]; `Some(None)` turns batching off.
+    pub max_batch_size: Option<Option<usize>>,
+    /// New [`BackendConfig::batch_wait_timeout`].
+    pub batch_wait_timeout: Option<Duration>,
+    /// New [`BackendConfig::max_concurrent_queries`].
+    pub max_concurrent_queries: Option<usize>,
+    /// New [`BackendConfig::max_queued_queries`].
+    pub max_queued_queries: Option<usize>,
+    /// New [`BackendConfig::request_timeout`]; `Some(None)` takes the limit away.
+    pub request_timeout: Option<Option<Duration>>,
+    /// New [`BackendConfig::startup_timeout`].
+    pub startup_timeout: Option<Duration>,
+    /// New [`BackendConfig::graceful_shutdown_timeout`].
+    pub graceful_shutdown_timeout: Option<Duration>,
+    /// New [`BackendConfig::idempotent`].
+    pub idempotent: Option<bool>,
+    /// New [`BackendConfig::placement`]; `Some(None)` leaves it to the backend.
+    pub placement: Option<Option<Placement>>,
+    /// New [`BackendConfig::num_threads`]; `Some(None)` means 1.
+    pub num_threads: Option<Option<usize>>,
+    /// New values within [`BackendConfig::restart`].
+    pub restart: RestartUpdate,
+}
+
+impl BackendUpdate {
+    /// Changes [`BackendConfig::num_replicas`].
+    pub fn num_replicas(mut self, replicas: u32) -> Self {
+        self.num_replicas = Some(replicas);
+        self
+    }
+
+    /// Changes [`BackendConfig::max_batch_size`]; `None` turns batching off.
+    pub fn max_batch_size(mut self, requests: impl Into<Option<usize>>) -> Self {
+        self.max_batch_size = Some(requests.into());
+        self
+    }
+
+    /// Changes [`BackendConfig::batch_wait_timeout`].
+    pub fn batch_wait_timeout(mut self, wait: Duration) -> Self {
+        self.batch_wait_timeout = Some(wait);
+        self
+    }
+
+    /// Changes [`BackendConfig::max_concurrent_queries`].
+    pub fn max_concurrent_queries(mut self, calls: usize) -> Self {
+        self.max_concurrent_queries = Some(calls);
+        self
+    }
+
+    /// Changes [`BackendConfig::max_queued_queries`].
+    pub fn max_queued_queries(mut self, calls: usize) -> Self {
+        self.max_queued_queries = Some(calls);
+        self
+    }
+
+    /// Changes [`BackendConfig::request_timeout`]; `None` takes the limit away.
+    pub fn request_timeout(mut self, timeout: impl Into<Option<Duration>>) -> Self {
+        self.request_timeout = Some(timeout.into());
+        self
+    }
+
+    /// Changes [`BackendConfig::startup_timeout`].
+    pub fn startup_timeout(mut self, timeout: Duration) -> Self {
+        self.startup_timeout = Some(timeout);
+        self
+    }
+
+    /// Changes [`BackendConfig::graceful_shutdown_timeout`].
+    pub fn graceful_shutdown_timeout(mut self, timeout: Duration) -> Self {
+        self.graceful_shutdown_timeout = Some(timeout);
+        self
+    }
+
+    /// Changes [`BackendConfig::idempotent`].
+    pub fn idempotent(mut self, idempotent: bool) -> Self {
+        self.idempotent = Some(idempotent);
+        self
+    }
+
+    /// Changes [`BackendConfig::placement`]; `None` leaves it to the backend.
+    pub fn placement(mut self, placement: impl Into<Option<Placement>>) -> Self {
+        self.placement = Some(placement.into());
+        self
+    }
+
+    /// Changes [`BackendConfig::num_threads`]; `None` means 1.
+    pub fn num_threads(mut self, threads: impl Into<Option<usize>>) -> Self {
+        self.num_threads = Some(threads.into());
+        self
+    }
+
+    /// Changes values within [`BackendConfig::restart`].
+    pub fn restart(mut self, update: impl Into<RestartUpdate>) -> Self {
+        self.restart = update.into();
+        self
+    }
+}
+
+impl BackendConfig {
+    /// These options with the fields that `update` gives; all of them or none.
+    ///
+    /// # Errors
+    /// [`ServeError::InvalidConfig`] with every mistake of the result.
+    pub fn updated(&self, update: &BackendUpdate) -> Result<Self, ServeError> {
+        let config = self.clone().with(update);
+        unless(config.problems(), config)
+    }
+
+    /// These options with the fields that `update` gives, not yet checked.
+    pub(crate) fn with(self, update: &BackendUpdate) -> Self {
+        let restart = self.restart.updated(update.restart);
+        let mut config = self.restart(restart);
+        /// Hands a value that is given to the setter of the same name.
+        macro_rules! set {
+            ($($field:ident),+) => {
+                $(if let Some(value) = update.$field { config = config.$field(value); })+
+            };
+        }
+        set!(num_replicas, max_batch_size, batch_wait_timeout, max_concurrent_queries, max_queued_queries);
+        set!(request_timeout, startup_timeout, graceful_shutdown_timeout, idempotent, placement, num_threads);
+        config
+    }
+}

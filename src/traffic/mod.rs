@@ -1,0 +1,5 @@
+//! Where a request goes: decisions without actors, clocks or randomness of their own.
+
+mod policy;
+
+pub use policy::{TrafficPolicy, WEIGHT_SUM_TOLERANCE};
