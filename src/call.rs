@@ -145,6 +145,7 @@ pub struct Reply<R>(Kind<R>);
 enum Kind<R> {
     Channel(oneshot::Sender<Result<R, ServeError>>),
     Mapped(Box<dyn Sink<R>>),
+    Nobody,
 }
 
 trait Sink<R>: Send {
@@ -182,11 +183,22 @@ impl<R: Send + 'static> Reply<R> {
         (Self(Kind::Channel(tx)), Waiting { rx, deadline: None })
     }
 
+    /// A reply that nobody waits for and that never counts as left.
+    pub fn nobody() -> Self {
+        Self(Kind::Nobody)
+    }
+
+    /// The reply at the other end of an actix envelope.
+    pub(crate) fn from_sender(tx: Option<oneshot::Sender<Result<R, ServeError>>>) -> Self {
+        Self(tx.map_or(Kind::Nobody, Kind::Channel))
+    }
+
     /// Answers; nothing happens if the caller has left.
     pub fn send(self, result: Result<R, ServeError>) {
         match self.0 {
             Kind::Channel(tx) => drop(tx.send(result)),
             Kind::Mapped(sink) => sink.send(result),
+            Kind::Nobody => {}
         }
     }
 
@@ -195,6 +207,7 @@ impl<R: Send + 'static> Reply<R> {
         match &self.0 {
             Kind::Channel(tx) => tx.is_closed(),
             Kind::Mapped(sink) => sink.is_closed(),
+            Kind::Nobody => false,
         }
     }
 
@@ -203,6 +216,7 @@ impl<R: Send + 'static> Reply<R> {
         match &mut self.0 {
             Kind::Channel(tx) => tx.poll_closed(cx),
             Kind::Mapped(sink) => sink.poll_closed(cx),
+            Kind::Nobody => Poll::Pending,
         }
     }
 

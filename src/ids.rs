@@ -119,6 +119,13 @@ name_type!(
     "endpoint name"
 );
 
+impl BackendName {
+    /// The name of one of our own actors; those contain no character that is not allowed.
+    pub(crate) fn own(name: &'static str) -> Self {
+        Self(name.into())
+    }
+}
+
 /// One live instance of a backend: its slot 0..N-1 is reused and is the metric label,
 /// its generation counts the instances that have had this slot.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize)]

@@ -34,6 +34,29 @@ pub(crate) trait Form: 'static {
     fn close(
         result: <Self::Inner as Request>::Response,
     ) -> Result<<Self::Outer as Request>::Response, ServeError>;
+    /// The reply for the inner message.
+    fn inner_reply(
+        reply: Reply<<Self::Outer as Request>::Response>,
+    ) -> Reply<<Self::Inner as Request>::Response> {
+        reply.map(|result: Result<_, ServeError>| result.and_then(Self::close))
+    }
+    /// Whether each call counts as a request; batches do not, their items do.
+    const COUNTS: bool = true;
+}
+
+/// A batch as it is.
+pub(crate) struct Whole<M>(std::marker::PhantomData<M>);
+
+impl<M: Request> Form for Whole<M> {
+    type Outer = M;
+    type Inner = M;
+    fn open(outer: M) -> Result<M, ServeError> {
+        Ok(outer)
+    }
+    fn close(result: M::Response) -> Result<M::Response, ServeError> {
+        Ok(result)
+    }
+    const COUNTS: bool = false;
 }
 
 /// The message as it is.
@@ -47,6 +70,9 @@ impl<M: Request> Form for Plain<M> {
     }
     fn close(result: M::Response) -> Result<M::Response, ServeError> {
         Ok(result)
+    }
+    fn inner_reply(reply: Reply<M::Response>) -> Reply<M::Response> {
+        reply
     }
 }
 
@@ -146,20 +172,20 @@ type ResultOf<F> = Result<<<F as Form>::Inner as Request>::Response, ServeError>
 pub(crate) struct Running {
     desk: Rc<Desk>,
     begun: Instant,
+    counts: bool,
     _permit: Option<Permit>,
 }
 
 impl Running {
-    pub(crate) fn begin(desk: &Rc<Desk>, begun: Instant, permit: Option<Permit>) -> Self {
+    pub(crate) fn begin<F: Form>(desk: &Rc<Desk>, begun: Instant, permit: Option<Permit>) -> Self {
         desk.begin();
-        Self { desk: Rc::clone(desk), begun, _permit: permit }
+        Self { desk: Rc::clone(desk), begun, counts: F::COUNTS, _permit: permit }
     }
 
     /// Counts the answer.
     pub(crate) fn finish<R>(self, result: &Result<R, ServeError>) {
-        self.desk.cells.processing.latency(self.begun.elapsed());
-        if result.is_err() {
-            self.desk.cells.errors.add(1);
+        if self.counts {
+            self.desk.cells.answered(self.begun.elapsed(), result.is_err());
         }
     }
 }

@@ -14,7 +14,7 @@ use std::{
 use actix::Actor;
 use futures_util::task::AtomicWaker;
 
-use crate::{actors::context::ReplicaContext, call::Gate, error::ServeError};
+use crate::{actors::context::ReplicaContext, call::Gate, config::BackendConfig, error::ServeError};
 
 /// One call, its message type erased, waiting in the lane of an actor `A`.
 pub(crate) trait Job<A: Actor>: Send {
@@ -176,26 +176,10 @@ pub(crate) trait ReplicaControl: Send + Sync {
     fn drain(&self);
     /// Stop now.
     fn stop(&self);
-    /// Calls run at once and calls let in.
-    fn set_limits(&self, concurrency: usize, admitted: usize);
+    /// Limits and batching from now on, and how many calls are let in.
+    fn set_limits(&self, config: &BackendConfig, admitted: usize);
     /// Calls that run or wait there.
     fn load(&self) -> usize;
-}
-
-impl<A: Actor<Context = ReplicaContext<A>>> ReplicaControl for Lane<A> {
-    fn drain(&self) {
-        self.command(Command::Drain);
-    }
-    fn stop(&self) {
-        self.command(Command::Stop);
-    }
-    fn set_limits(&self, concurrency: usize, admitted: usize) {
-        self.gate.set_limit(admitted);
-        self.set_concurrency(concurrency);
-    }
-    fn load(&self) -> usize {
-        self.gate.load()
-    }
 }
 
 /// How failed starts are retried before a replica gives up.

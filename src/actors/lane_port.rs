@@ -29,12 +29,19 @@ use crate::{
 pub(crate) struct LanePort<A: Actor<Context = ReplicaContext<A>>, F> {
     backend: BackendName,
     lane: Arc<Lane<A>>,
+    /// Whether calls pass the replica's gate; batches do not, their items have.
+    gated: bool,
     form: PhantomData<fn() -> F>,
 }
 
 impl<A: Actor<Context = ReplicaContext<A>>, F> LanePort<A, F> {
     pub(crate) fn new(backend: BackendName, lane: Arc<Lane<A>>) -> Self {
-        Self { backend, lane, form: PhantomData }
+        Self { backend, lane, gated: true, form: PhantomData }
+    }
+
+    /// The port of the replica's own Batcher, whose calls have passed the gate.
+    pub(crate) fn ungated(self) -> Self {
+        Self { gated: false, ..self }
     }
 
     fn overloaded(&self) -> ServeError {
@@ -52,24 +59,27 @@ where
     /// Handles the call on this stack: the caller is on the replica's thread and nothing is before it.
     fn direct(&self, core: &Core<A>, cell: &mut Cell<A>, msg: F::Outer, meta: Meta) -> Answer<F::Outer> {
         let Some(actor) = cell.actor.as_mut() else { return self.queue(msg, meta) };
-        if !self.lane.gate.enter() {
+        if self.gated && !self.lane.gate.enter() {
             return Answer::Refused(Refusal { msg, meta, reply: None, why: self.overloaded() });
         }
         let begun = Instant::now();
-        core.desk.cells.queuing.latency(Duration::ZERO);
+        if F::COUNTS {
+            core.desk.cells.queuing.latency(Duration::ZERO);
+        }
         let step = register::deeper(|| execute::<A, F>(actor, &mut cell.ctx, msg, meta));
         let answer = match step {
             Step::Done(result) => {
-                core.desk.cells.processing.latency(begun.elapsed());
-                if result.is_err() {
-                    core.desk.cells.errors.add(1);
+                if F::COUNTS {
+                    core.desk.cells.answered(begun.elapsed(), result.is_err());
                 }
-                self.lane.gate.leave();
+                if self.gated {
+                    self.lane.gate.leave();
+                }
                 Answer::Now(result)
             }
             Step::Going(going) => {
                 let (reply, waiting) = Reply::channel();
-                let running = Running::begin(&core.desk, begun, Some(self.lane.gate.entered()));
+                let running = Running::begin::<F>(&core.desk, begun, self.gated.then(|| self.lane.gate.entered()));
                 let future = RequestFuture::new(going, reply, running, F::close);
                 core.desk.incoming.borrow_mut().push(Box::pin(future));
                 Answer::Waiting(waiting)
@@ -100,8 +110,14 @@ where
         let refuse = |call: Call<F::Outer>, why| {
             Err(Refusal { msg: call.msg, meta: call.meta, reply: Some(call.reply), why })
         };
-        let permit = if admitted { Some(gate.permit_anyway()) } else { gate.permit() };
-        let Some(permit) = permit else { return refuse(call, self.overloaded()) };
+        let permit = match (self.gated, admitted) {
+            (false, _) => None,
+            (true, true) => Some(gate.permit_anyway()),
+            (true, false) => match gate.permit() {
+                None => return refuse(call, self.overloaded()),
+                permit => permit,
+            },
+        };
         let job = CallJob::<F> { call, permit, queued: Instant::now() };
         self.lane.push::<CallJob<F>>(Box::new(job)).or_else(|job| refuse(job.call, ServeError::Stopped))
     }
@@ -135,7 +151,7 @@ where
 /// A call waiting in a lane.
 struct CallJob<F: Form> {
     call: Call<F::Outer>,
-    permit: Permit,
+    permit: Option<Permit>,
     queued: Instant,
 }
 
@@ -154,12 +170,13 @@ where
             return reply.send(Err(ServeError::DeadlineExceeded));
         }
         let begun = Instant::now();
-        ctx.desk.cells.queuing.latency(begun.duration_since(queued));
+        if F::COUNTS {
+            ctx.desk.cells.queuing.latency(begun.duration_since(queued));
+        }
         match execute::<A, F>(actor, ctx, msg, meta) {
             Step::Done(result) => {
-                ctx.desk.cells.processing.latency(begun.elapsed());
-                if result.is_err() {
-                    ctx.desk.cells.errors.add(1);
+                if F::COUNTS {
+                    ctx.desk.cells.answered(begun.elapsed(), result.is_err());
                 }
                 drop(permit);
                 reply.send(result);
@@ -180,9 +197,9 @@ fn go_on<F: Form>(
     going: Going<<F::Inner as Request>::Response>,
     reply: Reply<Outer<F>>,
     begun: Instant,
-    permit: Permit,
+    permit: Option<Permit>,
 ) {
-    let running = Running::begin(&Rc::clone(&ctx.desk), begun, Some(permit));
+    let running = Running::begin::<F>(&ctx.desk, begun, permit);
     let future = RequestFuture::new(going, reply, running, F::close);
     ctx.desk.incoming.borrow_mut().push(Box::pin(future));
 }

@@ -1,5 +1,7 @@
 //! The actors: a supervised context and its lane, replicas, batchers, the router and the controller.
 
+pub(crate) mod batcher;
+pub(crate) mod build;
 pub(crate) mod context;
 pub(crate) mod execute;
 pub(crate) mod identity;
@@ -8,3 +10,9 @@ pub(crate) mod lane;
 pub(crate) mod lane_port;
 pub(crate) mod register;
 pub(crate) mod replica;
+pub(crate) mod timer;
+pub(crate) mod controller;
+pub(crate) mod fleet;
+pub(crate) mod reconcile;
+pub(crate) mod router;
+pub(crate) mod threads;

@@ -163,9 +163,9 @@ impl<A: Actor<Context = ReplicaContext<A>>> Cell<A> {
                 self.actor = Some(actor);
                 self.ctx.state = ActorState::Running;
                 self.phase = Phase::Running;
-                desk.cells.starts.add(1);
+                desk.cells.starts.bump();
                 if self.rebuilding {
-                    desk.cells.restarts.add(1);
+                    desk.cells.restarts.bump();
                 }
                 self.rebuilding = true;
                 (self.parts.on_event)(Event::Ready);

@@ -23,6 +23,10 @@ impl Count {
     pub(crate) fn add(&self, n: u64) {
         self.0.store(self.0.load(Relaxed).wrapping_add(n), Relaxed);
     }
+    /// Adds one from any thread; for what is rare.
+    pub(crate) fn bump(&self) {
+        self.0.fetch_add(1, Relaxed);
+    }
     pub(crate) fn get(&self) -> u64 {
         self.0.load(Relaxed)
     }
@@ -114,6 +118,17 @@ pub(crate) struct ReplicaCells {
     pub(crate) starts: Count,
     /// Calls running now.
     pub(crate) running: AtomicUsize,
+}
+
+impl ReplicaCells {
+    /// Counts one answer.
+    #[inline]
+    pub(crate) fn answered(&self, took: Duration, failed: bool) {
+        self.processing.latency(took);
+        if failed {
+            self.errors.add(1);
+        }
+    }
 }
 
 #[cfg(test)]

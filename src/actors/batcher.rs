@@ -1,0 +1,386 @@
+//! The Batcher: an actor beside its replica that gathers calls and hands them over as batches.
+
+use std::{
+    collections::VecDeque,
+    marker::PhantomData,
+    pin::Pin,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed},
+    },
+    task::{Context, Poll},
+    time::{Duration, Instant},
+};
+
+use actix::{Actor, ActorFuture, AsyncContext};
+use futures_util::{
+    future::LocalBoxFuture,
+    stream::{FuturesUnordered, Stream},
+};
+
+use crate::{
+    actors::{
+        context::ReplicaContext,
+        execute::Form,
+        lane::{Home, Job, Lane},
+        lane_port::turn_away,
+        timer::{Timer, TimerKind},
+    },
+    backend::Batch,
+    batching::{BatchPolicy, BatchState, Decision},
+    call::{Answer, Call, Gate, Permit, Refusal, Reply, Request},
+    error::ServeError,
+    ids::BackendName,
+    meta::Meta,
+    metrics::cells::ReplicaCells,
+    port::Port,
+};
+
+/// The batching options of a replica, changed while it runs.
+#[derive(Debug, Default)]
+pub(crate) struct BatchSettings {
+    size_max: AtomicUsize,
+    wait_ns: AtomicU64,
+    running_max: AtomicUsize,
+}
+
+impl BatchSettings {
+    pub(crate) fn set(&self, size_max: usize, wait: Duration, running_max: usize) {
+        self.size_max.store(size_max.max(1), Relaxed);
+        self.wait_ns.store(u64::try_from(wait.as_nanos()).unwrap_or(u64::MAX), Relaxed);
+        self.running_max.store(running_max, Relaxed);
+    }
+
+    fn policy(&self) -> BatchPolicy {
+        BatchPolicy {
+            size_max: self.size_max.load(Relaxed),
+            wait: Duration::from_nanos(self.wait_ns.load(Relaxed)),
+            running_max: self.running_max.load(Relaxed),
+        }
+    }
+}
+
+/// A copy of a batch, where its messages can be copied.
+pub(crate) type CopyBatch<M> = fn(&[M]) -> Vec<M>;
+
+/// What a Batcher works with; outlives its state, so that a restart loses no waiting call.
+pub(crate) struct Bench<M: Request> {
+    pub(crate) target: Arc<dyn Port<Batch<M>>>,
+    pub(crate) home: Arc<dyn Home>,
+    pub(crate) settings: Arc<BatchSettings>,
+    pub(crate) cells: Arc<ReplicaCells>,
+    pub(crate) timer: TimerKind,
+    /// Set for idempotent backends: a batch that panicked is run again in halves.
+    pub(crate) copy: Option<CopyBatch<M>>,
+    pub(crate) queue: Mutex<VecDeque<Waiter<M>>>,
+}
+
+/// A call that waits for company.
+pub(crate) struct Waiter<M: Request> {
+    call: Call<M>,
+    permit: Permit,
+    since: Instant,
+}
+
+impl<M: Request> Bench<M> {
+    fn queue(&self) -> MutexGuard<'_, VecDeque<Waiter<M>>> {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The next `n` calls whose callers are still there.
+    fn take(&self, n: usize) -> Vec<Waiter<M>> {
+        let mut queue = self.queue();
+        let mut taken = Vec::with_capacity(n);
+        while taken.len() < n {
+            let Some(waiter) = queue.pop_front() else { break };
+            if waiter.call.reply.is_closed() {
+                continue;
+            }
+            if waiter.call.meta.expired() {
+                waiter.call.reply.send(Err(ServeError::DeadlineExceeded));
+                continue;
+            }
+            taken.push(waiter);
+        }
+        taken
+    }
+}
+
+impl<M: Request> Drop for Bench<M> {
+    fn drop(&mut self) {
+        for Waiter { call, .. } in std::mem::take(&mut *self.queue()) {
+            turn_away(call, Some(&*self.home), ServeError::Stopped);
+        }
+    }
+}
+
+/// Gathers calls for `M` and hands them to its replica as `Batch<M>`.
+pub(crate) struct Batcher<M: Request> {
+    bench: Arc<Bench<M>>,
+}
+
+impl<M: Request> Batcher<M> {
+    pub(crate) fn new(bench: Arc<Bench<M>>) -> Self {
+        Self { bench }
+    }
+}
+
+impl<M: Request> Actor for Batcher<M> {
+    type Context = ReplicaContext<Self>;
+
+    fn started(&mut self, ctx: &mut Self::Context) {
+        ctx.spawn(Pump {
+            timer: Timer::new(self.bench.timer),
+            running: 0,
+            ends: FuturesUnordered::new(),
+            message: PhantomData,
+        });
+    }
+}
+
+/// Decides, sends and waits; polled after every message that its Batcher takes.
+struct Pump<M> {
+    timer: Timer,
+    running: usize,
+    ends: FuturesUnordered<LocalBoxFuture<'static, usize>>,
+    message: PhantomData<M>,
+}
+
+impl<M: Request> ActorFuture<Batcher<M>> for Pump<M> {
+    type Output = ();
+
+    fn poll(
+        mut self: Pin<&mut Self>,
+        batcher: &mut Batcher<M>,
+        _: &mut ReplicaContext<Batcher<M>>,
+        cx: &mut Context<'_>,
+    ) -> Poll<()> {
+        while let Poll::Ready(Some(size)) = Pin::new(&mut self.ends).poll_next(cx) {
+            self.running -= size;
+        }
+        loop {
+            let now = self.timer.now();
+            let (queued, oldest) = {
+                let queue = batcher.bench.queue();
+                (queue.len(), queue.front().map(|first| first.since))
+            };
+            let state = BatchState { queued, oldest, running: self.running };
+            match batcher.bench.settings.policy().decide(state, now) {
+                Decision::Hold => return Poll::Pending,
+                Decision::Until(at) => {
+                    if self.timer.poll_until(at, cx).is_pending() {
+                        return Poll::Pending;
+                    }
+                }
+                Decision::Leave(size) => {
+                    let waiters = batcher.bench.take(size);
+                    let size = waiters.len();
+                    if size == 0 {
+                        continue;
+                    }
+                    if let Some(rest) = send(&batcher.bench, waiters) {
+                        self.running += size;
+                        self.ends.push(Box::pin(async move {
+                            rest.await;
+                            size
+                        }));
+                        // Polled at once, so that its end wakes this task.
+                        if let Poll::Ready(Some(size)) = Pin::new(&mut self.ends).poll_next(cx) {
+                            self.running -= size;
+                        }
+                    } else {
+                        // It ran on this stack; others on this thread get their turn before the next.
+                        cx.waker().wake_by_ref();
+                        return Poll::Pending;
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Hands a batch to the replica. `None`: it has been answered already.
+fn send<M: Request>(
+    bench: &Arc<Bench<M>>,
+    waiters: Vec<Waiter<M>>,
+) -> Option<LocalBoxFuture<'static, ()>> {
+    let begun = Instant::now();
+    bench.cells.batches.batch(waiters.len());
+    let mut replies = Vec::with_capacity(waiters.len());
+    let (mut msgs, mut metas) = (Vec::with_capacity(waiters.len()), Vec::with_capacity(waiters.len()));
+    for Waiter { call, permit, since } in waiters {
+        bench.cells.queuing.latency(begun.saturating_duration_since(since));
+        msgs.push(call.msg);
+        metas.push(call.meta);
+        replies.push((call.reply, permit));
+    }
+    let copy = bench.copy.filter(|_| msgs.len() > 1).map(|copy| (copy(&msgs), metas.clone()));
+    let pending = Pending { replies, begun };
+    match bench.target.call(Batch::new(msgs, metas), Meta::new()) {
+        Answer::Now(result) => match (result, copy) {
+            (Err(ServeError::Panicked { .. }), Some((msgs, metas))) => {
+                halves(Arc::clone(bench), pending, msgs, metas)
+            }
+            (result, _) => {
+                pending.distribute(bench, result);
+                None
+            }
+        },
+        Answer::Refused(Refusal { why, .. }) => {
+            pending.distribute(bench, Err(why));
+            None
+        }
+        Answer::Waiting(waiting) => {
+            let bench = Arc::clone(bench);
+            Some(Box::pin(async move {
+                match (waiting.await, copy) {
+                    (Err(ServeError::Panicked { .. }), Some((msgs, metas))) => {
+                        if let Some(rest) = halves(bench, pending, msgs, metas) {
+                            rest.await;
+                        }
+                    }
+                    (result, _) => pending.distribute(&bench, result),
+                }
+            }))
+        }
+    }
+}
+
+/// Runs the two halves of a batch that panicked, one after the other, so that one poison item fails alone.
+fn halves<M: Request>(
+    bench: Arc<Bench<M>>,
+    pending: Pending<M::Response>,
+    mut msgs: Vec<M>,
+    mut metas: Vec<Meta>,
+) -> Option<LocalBoxFuture<'static, ()>> {
+    let Pending { mut replies, begun } = pending;
+    let middle = msgs.len() / 2;
+    let second = zip(msgs.split_off(middle), metas.split_off(middle), replies.split_off(middle), begun);
+    let first = zip(msgs, metas, replies, begun);
+    Some(Box::pin(async move {
+        for half in [first, second] {
+            if let Some(rest) = send(&bench, half) {
+                rest.await;
+            }
+        }
+    }))
+}
+
+fn zip<M: Request>(
+    msgs: Vec<M>,
+    metas: Vec<Meta>,
+    replies: Vec<(Reply<M::Response>, Permit)>,
+    since: Instant,
+) -> Vec<Waiter<M>> {
+    let parts = msgs.into_iter().zip(metas).zip(replies);
+    parts.map(|((msg, meta), (reply, permit))| Waiter { call: Call { msg, meta, reply }, permit, since }).collect()
+}
+
+/// The callers of a batch that runs.
+struct Pending<R> {
+    replies: Vec<(Reply<R>, Permit)>,
+    begun: Instant,
+}
+
+impl<R: Send + 'static> Pending<R> {
+    fn distribute<M>(self, bench: &Bench<M>, result: Result<Vec<Result<R, ServeError>>, ServeError>)
+    where
+        M: Request<Response = R>,
+    {
+        let (size, took) = (self.replies.len(), self.begun.elapsed());
+        let results = result.and_then(|results| match results.len() {
+            returned if returned == size => Ok(results),
+            returned => Err(ServeError::BatchLength { expected: size, returned }),
+        });
+        let answer = |(reply, permit): (Reply<R>, Permit), result: Result<R, ServeError>| {
+            bench.cells.answered(took, result.is_err());
+            drop(permit);
+            reply.send(result);
+        };
+        match results {
+            Ok(results) => self.replies.into_iter().zip(results).for_each(|(r, result)| answer(r, result)),
+            Err(error) => {
+                let error = match error {
+                    ServeError::Panicked { message } => ServeError::BatchPanicked { size, message },
+                    other => other,
+                };
+                self.replies.into_iter().for_each(|reply| answer(reply, Err(error.clone())));
+            }
+        }
+    }
+}
+
+/// The port of a batched replica: calls for `F::Outer` wait in its Batcher.
+pub(crate) struct BatchPort<F: Form> {
+    backend: BackendName,
+    lane: Arc<Lane<Batcher<F::Inner>>>,
+    /// The replica's gate, which also counts what waits here.
+    gate: Arc<Gate>,
+}
+
+impl<F: Form> BatchPort<F> {
+    pub(crate) fn new(backend: BackendName, lane: Arc<Lane<Batcher<F::Inner>>>, gate: Arc<Gate>) -> Self {
+        Self { backend, lane, gate }
+    }
+}
+
+impl<F: Form> Port<F::Outer> for BatchPort<F> {
+    fn deliver(&self, call: Call<F::Outer>, admitted: bool) -> Result<(), Refusal<F::Outer>> {
+        let refuse = |call: Call<F::Outer>, why| {
+            Err(Refusal { msg: call.msg, meta: call.meta, reply: Some(call.reply), why })
+        };
+        let permit = if admitted { Some(self.gate.permit_anyway()) } else { self.gate.permit() };
+        let Some(permit) = permit else {
+            let why = ServeError::Overloaded { backend: self.backend.clone(), limit: self.gate.limit() };
+            return refuse(call, why);
+        };
+        let job = TakeJob::<F> { call, permit, since: tokio::time::Instant::now().into_std() };
+        self.lane.push::<TakeJob<F>>(Box::new(job)).or_else(|job| refuse(job.call, ServeError::Stopped))
+    }
+
+    fn load(&self) -> usize {
+        self.gate.load()
+    }
+
+    fn concurrency(&self) -> usize {
+        self.gate.limit()
+    }
+
+    fn thread(&self) -> u64 {
+        self.lane.place().map_or(0, |(thread, _)| thread)
+    }
+}
+
+/// A call on its way to a Batcher.
+struct TakeJob<F: Form> {
+    call: Call<F::Outer>,
+    permit: Permit,
+    since: Instant,
+}
+
+impl<F: Form> Job<Batcher<F::Inner>> for TakeJob<F> {
+    fn abandoned(&self) -> bool {
+        self.call.reply.is_closed()
+    }
+
+    fn run(self: Box<Self>, batcher: &mut Batcher<F::Inner>, ctx: &mut ReplicaContext<Batcher<F::Inner>>) {
+        let Self { call: Call { msg, meta, reply }, permit, since } = *self;
+        match ctx.desk.guard(|| F::open(msg)) {
+            Ok(Ok(msg)) => {
+                let reply = F::inner_reply(reply);
+                batcher.bench.queue().push_back(Waiter { call: Call { msg, meta, reply }, permit, since });
+            }
+            Ok(Err(error)) => {
+                batcher.bench.cells.answered(Duration::ZERO, true);
+                reply.send(Err(error));
+            }
+            Err(message) => reply.send(Err(ServeError::Panicked { message })),
+        }
+    }
+
+    fn turn_away(self: Box<Self>, home: Option<&dyn Home>, why: ServeError) {
+        let Self { call, permit, .. } = *self;
+        drop(permit);
+        turn_away(call, home, why);
+    }
+}

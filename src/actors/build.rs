@@ -1,0 +1,282 @@
+//! Building one replica: its lane, the batchers beside it, its ports, and what starts it on its thread.
+
+use std::{
+    any::{Any, TypeId},
+    collections::HashMap,
+    rc::Rc,
+    sync::Arc,
+    time::Duration,
+};
+
+use actix::{Actor, Handler};
+
+use crate::{
+    actors::{
+        batcher::{BatchSettings, Batcher, Bench, CopyBatch},
+        context::{Desk, ReplicaContext},
+        execute::Whole,
+        identity::Identity,
+        lane::{Command, Home, Lane, Patience, ReplicaControl},
+        lane_port::LanePort,
+        replica::{Event, Parts, ReplicaTask},
+        timer::TimerKind,
+    },
+    backend::{Backend, Batch, MakeBatcher, PortSpec},
+    call::{Gate, Request},
+    config::{BackendConfig, Placement},
+    error::ServeError,
+    ids::BackendName,
+    metrics::cells::ReplicaCells,
+    routing::{
+        backend_port::ReplicaPorts,
+        backend_routes::BackendRoutes,
+    },
+};
+
+/// Everything that one replica is made from.
+pub(crate) struct Order {
+    pub(crate) identity: Arc<Identity>,
+    pub(crate) config: BackendConfig,
+    /// Calls let in: those it runs at once and its share of the backend's queue.
+    pub(crate) admitted: usize,
+    pub(crate) home: Arc<BackendRoutes>,
+    pub(crate) cells: Arc<ReplicaCells>,
+    pub(crate) batcher_cells: Arc<ReplicaCells>,
+    pub(crate) recorder: Option<Arc<dyn metrics::Recorder + Send + Sync>>,
+    pub(crate) timer: TimerKind,
+    pub(crate) on_event: Arc<dyn Fn(Event) + Send + Sync>,
+}
+
+/// Run on the thread that will own the replica.
+pub(crate) type Start = Box<dyn FnOnce() + Send>;
+
+/// A replica that is built and not yet started.
+pub(crate) struct Built {
+    pub(crate) control: Arc<dyn ReplicaControl>,
+    pub(crate) ports: Arc<ReplicaPorts>,
+    pub(crate) start: Start,
+}
+
+/// A backend whose actor type is erased: what the Controller keeps.
+pub(crate) trait Code: Send + Sync {
+    /// The ports over all its replicas.
+    fn routes(&self, name: BackendName) -> BackendRoutes;
+    /// Whether it can do what the options ask.
+    fn check(&self, config: &BackendConfig) -> Result<(), ServeError>;
+    /// Where its replicas run unless the options say otherwise.
+    fn placement(&self) -> Placement;
+    /// Builds one replica.
+    fn build(&self, order: Order) -> Built;
+}
+
+impl<A: Actor<Context = ReplicaContext<A>>> Code for Backend<A> {
+    fn routes(&self, name: BackendName) -> BackendRoutes {
+        let mut seen = Vec::new();
+        let mut ports = Vec::new();
+        for spec in &self.specs {
+            if !seen.contains(&spec.outer) {
+                seen.push(spec.outer);
+                ports.push((spec.shared)(name.clone()));
+            }
+        }
+        BackendRoutes::new(name, ports)
+    }
+
+    fn check(&self, config: &BackendConfig) -> Result<(), ServeError> {
+        config.check()?;
+        if config.max_batch_size.is_some() && self.batchers.is_empty() {
+            return Err(ServeError::invalid(
+                "max_batch_size",
+                "this backend takes no batches; give it a `Handler<Batch<M>>` and call `.batched::<M>()`",
+            ));
+        }
+        if config.idempotent && self.batchers.keys().any(|message| !self.copies.contains_key(message)) {
+            return Err(ServeError::invalid(
+                "idempotent",
+                "running a batch again needs copies of its messages; call `.retries_batches::<M>()`",
+            ));
+        }
+        Ok(())
+    }
+
+    fn placement(&self) -> Placement {
+        self.placement
+    }
+
+    fn build(&self, order: Order) -> Built {
+        let gate = Arc::new(Gate::new(order.admitted));
+        let home = Arc::clone(&order.home) as Arc<dyn Home>;
+        let concurrency = order.config.max_concurrent_queries.get();
+        let lane = Arc::new(Lane::<A>::new(Arc::clone(&gate), concurrency, Some(home)));
+        let mut build = Build {
+            lane: Arc::clone(&lane),
+            backend: self,
+            order,
+            settings: Arc::default(),
+            batchers: HashMap::new(),
+            controls: Vec::new(),
+            starts: Vec::new(),
+        };
+        let ports = self.ports(&mut build);
+        let Build { order, settings, controls, starts, .. } = build;
+        let control = Arc::new(Control { lane: Arc::clone(&lane), settings, batchers: controls });
+        control.set_limits(&order.config, order.admitted);
+        let factory = Arc::clone(&self.factory);
+        let start = {
+            let control = Arc::clone(&control);
+            Box::new(move || {
+                starts.into_iter().for_each(|start| start());
+                let restart = order.config.restart;
+                let on_event = order.on_event;
+                let parts = Parts {
+                    factory,
+                    lane,
+                    identity: order.identity,
+                    desk: Rc::new(Desk::new(order.cells, order.recorder)),
+                    patience: Patience {
+                        failures_max: restart.max_restarts,
+                        window: restart.window,
+                        backoff: restart.backoff,
+                    },
+                    on_event: Box::new(move |event| {
+                        if matches!(event, Event::GaveUp(_) | Event::Stopped) {
+                            control.batchers.iter().for_each(|batcher| batcher.stop());
+                        }
+                        on_event(event);
+                    }),
+                };
+                drop(tokio::task::spawn_local(ReplicaTask::new(parts).0));
+            })
+        };
+        Built { control, ports: Arc::new(ports), start }
+    }
+}
+
+impl<A: Actor<Context = ReplicaContext<A>>> Backend<A> {
+    /// One port for each message type; several forms of one are joined.
+    fn ports(&self, build: &mut Build<'_, A>) -> ReplicaPorts {
+        let mut grouped: Vec<(TypeId, &PortSpec<A>, Vec<(Box<str>, Box<dyn Any + Send + Sync>)>)> = Vec::new();
+        for spec in &self.specs {
+            let port = (spec.label.clone(), (spec.make)(build));
+            match grouped.iter_mut().find(|(outer, ..)| *outer == spec.outer) {
+                Some((_, _, ports)) => ports.push(port),
+                None => grouped.push((spec.outer, spec, vec![port])),
+            }
+        }
+        grouped.into_iter().map(|(outer, spec, ports)| (outer, (spec.join)(ports))).collect()
+    }
+}
+
+/// A replica while it is built.
+pub(crate) struct Build<'a, A: Actor<Context = ReplicaContext<A>>> {
+    pub(crate) lane: Arc<Lane<A>>,
+    backend: &'a Backend<A>,
+    order: Order,
+    settings: Arc<BatchSettings>,
+    batchers: HashMap<TypeId, Box<dyn Any>>,
+    controls: Vec<Arc<dyn Stop>>,
+    starts: Vec<Start>,
+}
+
+impl<A: Actor<Context = ReplicaContext<A>>> Build<'_, A> {
+    pub(crate) fn backend(&self) -> &BackendName {
+        &self.order.identity.replica.backend
+    }
+
+    pub(crate) fn gate(&self) -> Arc<Gate> {
+        Arc::clone(&self.lane.gate)
+    }
+
+    /// The lane of the Batcher for `M`, when the backend batches `M` and the options ask for it.
+    pub(crate) fn batcher_for<M: Request>(&mut self) -> Option<Arc<Lane<Batcher<M>>>> {
+        self.order.config.max_batch_size?;
+        let make = self.backend.batchers.get(&TypeId::of::<M>())?.downcast_ref::<MakeBatcher<A, M>>()?.0;
+        Some(make(self))
+    }
+
+    /// The lane of the Batcher for `M`, made when it is first asked for.
+    pub(crate) fn batcher<M: Request>(&mut self) -> Arc<Lane<Batcher<M>>>
+    where
+        A: Handler<Batch<M>>,
+    {
+        let known = self.batchers.get(&TypeId::of::<M>()).and_then(|lane| lane.downcast_ref::<Arc<Lane<_>>>());
+        if let Some(lane) = known {
+            return Arc::clone(lane);
+        }
+        let lane = Arc::new(Lane::<Batcher<M>>::new(
+            Arc::new(Gate::new(usize::MAX)),
+            usize::MAX,
+            Some(Arc::clone(&self.order.home) as Arc<dyn Home>),
+        ));
+        let copy = self.backend.copies.get(&TypeId::of::<M>()).and_then(|copy| copy.downcast_ref::<CopyBatch<M>>());
+        let bench = Arc::new(Bench {
+            target: Arc::new(LanePort::<A, Whole<Batch<M>>>::new(
+                self.backend().clone(),
+                Arc::clone(&self.lane),
+            )
+            .ungated()),
+            home: Arc::clone(&self.order.home) as Arc<dyn Home>,
+            settings: Arc::clone(&self.settings),
+            cells: Arc::clone(&self.order.cells),
+            timer: self.order.timer,
+            copy: copy.copied().filter(|_| self.order.config.idempotent),
+            queue: Default::default(),
+        });
+        let parts_lane = Arc::clone(&lane);
+        let (identity, cells) = (Arc::clone(&self.order.identity), Arc::clone(&self.order.batcher_cells));
+        self.starts.push(Box::new(move || {
+            let parts = Parts {
+                factory: Arc::new(move |_: &mut ReplicaContext<_>| Ok(Batcher::new(Arc::clone(&bench)))),
+                lane: parts_lane,
+                identity,
+                desk: Rc::new(Desk::new(cells, None)),
+                patience: Patience { failures_max: u32::MAX, window: Duration::ZERO, backoff: Duration::ZERO },
+                on_event: Box::new(drop),
+            };
+            drop(tokio::task::spawn_local(ReplicaTask::new(parts).0));
+        }));
+        self.controls.push(Arc::clone(&lane) as Arc<dyn Stop>);
+        self.batchers.insert(TypeId::of::<M>(), Box::new(Arc::clone(&lane)));
+        lane
+    }
+}
+
+/// What ends a Batcher with its replica.
+trait Stop: Send + Sync {
+    fn stop(&self);
+}
+
+impl<A: Actor<Context = ReplicaContext<A>>> Stop for Lane<A> {
+    fn stop(&self) {
+        self.command(Command::Stop);
+    }
+}
+
+/// A replica and the batchers beside it, steered together.
+struct Control<A: Actor<Context = ReplicaContext<A>>> {
+    lane: Arc<Lane<A>>,
+    settings: Arc<BatchSettings>,
+    batchers: Vec<Arc<dyn Stop>>,
+}
+
+impl<A: Actor<Context = ReplicaContext<A>>> ReplicaControl for Control<A> {
+    fn drain(&self) {
+        self.lane.command(Command::Drain);
+    }
+
+    fn stop(&self) {
+        self.lane.command(Command::Stop);
+    }
+
+    fn set_limits(&self, config: &BackendConfig, admitted: usize) {
+        let concurrency = config.max_concurrent_queries.get();
+        self.lane.gate.set_limit(admitted);
+        self.lane.set_concurrency(concurrency);
+        let size = config.max_batch_size.map_or(1, std::num::NonZeroUsize::get);
+        self.settings.set(size, config.batch_wait_timeout, concurrency);
+    }
+
+    fn load(&self) -> usize {
+        self.lane.gate.load()
+    }
+}

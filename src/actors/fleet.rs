@@ -1,0 +1,164 @@
+//! What one backend is and has: its code, its options, its replicas. Kept outside the Controller actor, so that
+//! its restart loses nothing.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, atomic::Ordering},
+    time::Instant,
+};
+
+use actix::Arbiter;
+use tokio::sync::oneshot;
+
+use crate::{
+    actors::{
+        build::Code,
+        lane::ReplicaControl,
+        reconcile::{Observed, ReplicaState},
+        threads::ServingThread,
+    },
+    config::BackendConfig,
+    endpoint::Checked,
+    error::ServeError,
+    ids::{BackendName, EndpointName, ReplicaId},
+    metrics::registry::BackendMetrics,
+    routing::{backend_port::ReplicaPorts, backend_routes::BackendRoutes, endpoint::EndpointSlot},
+};
+
+/// Everything that the Controller was told and everything that runs because of it.
+#[derive(Default)]
+pub(crate) struct Fleet {
+    pub(crate) backends: BTreeMap<BackendName, BackendEntry>,
+    pub(crate) endpoints: BTreeMap<EndpointName, EndpointEntry>,
+}
+
+/// One endpoint as it is.
+pub(crate) struct EndpointEntry {
+    pub(crate) declared: Checked,
+    pub(crate) slot: Arc<EndpointSlot>,
+}
+
+/// Who waits for a change, and what for.
+pub(crate) type Waiter = oneshot::Sender<Result<(), ServeError>>;
+
+/// One backend as it is.
+pub(crate) struct BackendEntry {
+    pub(crate) code: Arc<dyn Code>,
+    pub(crate) config: BackendConfig,
+    /// The options before the change that is under way; a change that fails goes back to them.
+    pub(crate) before: Option<BackendConfig>,
+    pub(crate) routes: Arc<BackendRoutes>,
+    pub(crate) replicas: Vec<ReplicaEntry>,
+    pub(crate) metrics: Arc<BackendMetrics>,
+    pub(crate) generation: u64,
+    /// Whether all its replicas have once been ready.
+    pub(crate) created: bool,
+    pub(crate) deleting: bool,
+    /// Why it could not be created; told when everything of it is gone.
+    pub(crate) failure: Option<ServeError>,
+    pub(crate) last_error: Option<Box<str>>,
+    /// Replacements that failed in a row.
+    pub(crate) failed_replacements: u32,
+    pub(crate) waiters: Vec<Waiter>,
+}
+
+/// One replica as it is.
+pub(crate) struct ReplicaEntry {
+    pub(crate) id: ReplicaId,
+    pub(crate) state: ReplicaState,
+    pub(crate) since: Instant,
+    pub(crate) control: Arc<dyn ReplicaControl>,
+    pub(crate) ports: Arc<ReplicaPorts>,
+    pub(crate) seat: Seat,
+}
+
+/// The thread that a replica lives on.
+pub(crate) enum Seat {
+    /// One that serves others too.
+    Shared(Arc<ServingThread>),
+    /// One of its own.
+    Own(Option<Arbiter>),
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        match self {
+            Self::Shared(thread) => {
+                thread.replicas.fetch_sub(1, Ordering::Relaxed);
+            }
+            Self::Own(arbiter) => {
+                if let Some(arbiter) = arbiter.take() {
+                    arbiter.stop();
+                }
+            }
+        }
+    }
+}
+
+impl BackendEntry {
+    /// Replicas as the reconciler sees them.
+    pub(crate) fn observed(&self) -> Vec<Observed> {
+        self.replicas.iter().map(|r| Observed { slot: r.id.slot, state: r.state }).collect()
+    }
+
+    /// Replicas wanted now.
+    pub(crate) fn wanted(&self) -> u32 {
+        if self.deleting { 0 } else { self.config.num_replicas }
+    }
+
+    /// Whether everything is as it should be.
+    pub(crate) fn settled(&self) -> bool {
+        let wanted = usize::try_from(self.wanted()).unwrap_or(usize::MAX);
+        self.replicas.len() == wanted && self.replicas.iter().all(|r| r.state == ReplicaState::Running)
+    }
+
+    pub(crate) fn replica(&mut self, generation: u64) -> Option<&mut ReplicaEntry> {
+        self.replicas.iter_mut().find(|r| r.id.generation == generation)
+    }
+
+    /// Takes a replica out; its thread, if its own, ends.
+    pub(crate) fn remove(&mut self, generation: u64) {
+        self.replicas.retain(|r| r.id.generation != generation);
+        self.metrics.retire(generation);
+    }
+
+    /// Lets the ready replicas take calls, and no others; shares the queue's room among them.
+    pub(crate) fn publish(&self) {
+        let mut running: Vec<_> = self.replicas.iter().filter(|r| r.state == ReplicaState::Running).collect();
+        running.sort_by_key(|r| r.id.slot);
+        for (i, replica) in running.iter().enumerate() {
+            replica.control.set_limits(&self.config, admitted(&self.config, running.len(), i));
+        }
+        self.routes.set_timeout(self.config.request_timeout);
+        let ports: Vec<_> = running.iter().map(|r| Arc::clone(&r.ports)).collect();
+        self.routes.publish(&ports);
+    }
+
+    /// Answers everybody who waits for the change that has just ended.
+    pub(crate) fn answer(&mut self, result: &Result<(), ServeError>) {
+        for waiter in self.waiters.drain(..) {
+            let _ = waiter.send(result.clone());
+        }
+    }
+}
+
+/// Calls that the `i`th of `n` replicas lets in: those it runs at once and its share of the backend's queue.
+/// The shares add up to `max_queued_queries` exactly.
+pub(crate) fn admitted(config: &BackendConfig, n: usize, i: usize) -> usize {
+    let (queued, n) = (config.max_queued_queries, n.max(1));
+    config.max_concurrent_queries.get() + queued / n + usize::from(i < queued % n)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_shares_of_the_queue_add_up() {
+        for (queued, n) in [(64, 1), (1000, 3), (2, 7), (0, 4)] {
+            let config = BackendConfig::default().max_queued_queries(queued).max_concurrent_queries(5);
+            let total: usize = (0..n).map(|i| admitted(&config, n, i)).sum();
+            assert_eq!(total, queued + 5 * n, "{queued} over {n}");
+        }
+    }
+}

@@ -1,0 +1,87 @@
+//! Serving threads: those of the host that lends them, those of this Serve, and one for each dedicated replica.
+
+use std::sync::{
+    Arc, Mutex, PoisonError,
+    atomic::{AtomicUsize, Ordering},
+};
+
+use actix::{Actor, Addr};
+use tokio::sync::mpsc;
+
+use crate::{
+    actors::{build::Start, router::Router},
+    meta::thread_token,
+    routing::directory::Directory,
+};
+
+/// Starts waiting for one thread; more than any change starts at once on one thread.
+const STARTS_MAX: usize = 16_384;
+
+/// One thread that owns replicas.
+pub(crate) struct ServingThread {
+    token: u64,
+    starts: mpsc::Sender<Start>,
+    router: Addr<Router>,
+    /// Replicas placed here.
+    pub(crate) replicas: AtomicUsize,
+}
+
+impl ServingThread {
+    /// Runs `start` on the thread; false when the thread has ended.
+    pub(crate) fn run(&self, start: Start) -> bool {
+        self.starts.try_send(start).is_ok()
+    }
+
+    fn alive(&self) -> bool {
+        !self.starts.is_closed()
+    }
+}
+
+/// The serving threads of one Serve.
+#[derive(Default)]
+pub(crate) struct Threads(Mutex<Vec<Arc<ServingThread>>>);
+
+impl Threads {
+    /// Makes the calling thread a serving thread for as long as its runtime runs. Called again on the same
+    /// thread it changes nothing.
+    pub(crate) fn lend_current(&self, directory: &Arc<Directory>) {
+        let token = thread_token();
+        let mut threads = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if threads.iter().any(|thread| thread.token == token && thread.alive()) {
+            return;
+        }
+        let (starts, mut inbox) = mpsc::channel::<Start>(STARTS_MAX);
+        let router = Router::new(Arc::clone(directory)).start();
+        drop(tokio::task::spawn_local(async move {
+            while let Some(start) = inbox.recv().await {
+                start();
+            }
+        }));
+        threads.push(Arc::new(ServingThread { token, starts, router, replicas: AtomicUsize::new(0) }));
+    }
+
+    /// The thread with the fewest replicas.
+    pub(crate) fn emptiest(&self) -> Option<Arc<ServingThread>> {
+        let mut threads = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        threads.retain(|thread| thread.alive());
+        threads.iter().min_by_key(|thread| thread.replicas.load(Ordering::Relaxed)).cloned()
+    }
+
+    /// The router of this thread, or of some serving thread.
+    pub(crate) fn router(&self) -> Option<Addr<Router>> {
+        let threads = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let own = threads.iter().find(|thread| thread.token == thread_token() && thread.alive());
+        own.or_else(|| threads.iter().find(|thread| thread.alive())).map(|thread| thread.router.clone())
+    }
+
+    /// Ends the loops of all threads: no replica starts any more.
+    pub(crate) fn clear(&self) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clear();
+    }
+
+    pub(crate) fn count(&self) -> usize {
+        let mut threads = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        threads.retain(|thread| thread.alive());
+        threads.len()
+    }
+}

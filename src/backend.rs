@@ -1,0 +1,329 @@
+//! What users implement: an actor, the messages it takes, and optionally batches of them.
+
+use std::{
+    any::{Any, TypeId},
+    collections::HashMap,
+    future::Future,
+    marker::PhantomData,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use actix::{Actor, Handler, Message, ResponseFuture};
+
+use crate::{
+    actors::{
+        batcher::{BatchPort, CopyBatch},
+        context::ReplicaContext,
+        execute::{Form, Plain},
+        lane_port::LanePort,
+        replica::Factory,
+    },
+    actors::build::Build,
+    call::Request,
+    config::Placement,
+    error::BoxError,
+    ids::BackendName,
+    meta::Meta,
+    port::Port,
+    routing::backend_port::{AnyBackendPort, Shared},
+};
+
+/// One to `max_batch_size` requests handed to a replica in one call; its answer has one result for each,
+/// in the same order.
+///
+/// ```
+/// use actix::Handler;
+/// use greenroom::{Batch, ReplicaContext, ServeError};
+///
+/// #[derive(actix::Message)]
+/// #[rtype(result = "Result<u64, ServeError>")]
+/// struct Double(u64);
+///
+/// struct Doubler;
+/// impl actix::Actor for Doubler {
+///     type Context = ReplicaContext<Self>;
+/// }
+/// impl Handler<Batch<Double>> for Doubler {
+///     type Result = Result<Vec<Result<u64, ServeError>>, ServeError>;
+///     fn handle(&mut self, batch: Batch<Double>, _: &mut ReplicaContext<Self>) -> Self::Result {
+///         Ok(batch.into_iter().map(|Double(n)| Ok(2 * n)).collect())
+///     }
+/// }
+/// ```
+#[derive(Clone, Debug)]
+pub struct Batch<M> {
+    items: Vec<M>,
+    metas: Vec<Meta>,
+}
+
+impl<M> Batch<M> {
+    pub(crate) fn new(items: Vec<M>, metas: Vec<Meta>) -> Self {
+        Self { items, metas }
+    }
+
+    /// Requests in it; at least one.
+    #[expect(clippy::len_without_is_empty, reason = "a batch has at least one request")]
+    pub fn len(&self) -> usize {
+        self.items.len()
+    }
+
+    /// The requests.
+    pub fn items(&self) -> &[M] {
+        &self.items
+    }
+
+    /// What travels with each request, in the order of [`items`](Self::items).
+    pub fn metas(&self) -> &[Meta] {
+        &self.metas
+    }
+}
+
+impl<M> IntoIterator for Batch<M> {
+    type Item = M;
+    type IntoIter = std::vec::IntoIter<M>;
+    fn into_iter(self) -> Self::IntoIter {
+        self.items.into_iter()
+    }
+}
+
+impl<M: Request> Message for Batch<M> {
+    type Result = Result<Vec<M::Result>, crate::error::ServeError>;
+}
+
+/// Makes the port of one replica for one message type.
+pub(crate) type MakePort<A> = dyn Fn(&mut Build<A>) -> Box<dyn Any + Send + Sync> + Send + Sync;
+
+/// Joins the ports of several forms of one outer message; each has the name that callers choose it by.
+pub(crate) type JoinPorts =
+    fn(Vec<(Box<str>, Box<dyn Any + Send + Sync>)>) -> Box<dyn Any + Send + Sync>;
+
+/// One message type that a backend takes.
+pub(crate) struct PortSpec<A: Actor> {
+    pub(crate) outer: TypeId,
+    pub(crate) label: Box<str>,
+    pub(crate) make: Box<MakePort<A>>,
+    pub(crate) join: JoinPorts,
+    pub(crate) shared: fn(BackendName) -> Box<dyn AnyBackendPort>,
+}
+
+/// Named code with its abilities: made with a factory, then told which messages its actor takes.
+///
+/// Each ability is a method whose bounds ask for the handler it needs, so a backend without the handler does
+/// not compile.
+///
+/// ```
+/// use actix::{Actor, Handler};
+/// use greenroom::{Backend, ReplicaContext, ServeError};
+///
+/// #[derive(actix::Message)]
+/// #[rtype(result = "Result<u64, ServeError>")]
+/// struct Next;
+///
+/// struct Counter(u64);
+/// impl Actor for Counter {
+///     type Context = ReplicaContext<Self>;
+/// }
+/// impl Handler<Next> for Counter {
+///     type Result = Result<u64, ServeError>;
+///     fn handle(&mut self, _: Next, _: &mut ReplicaContext<Self>) -> Self::Result {
+///         self.0 += 1;
+///         Ok(self.0)
+///     }
+/// }
+///
+/// let backend = Backend::new(|_ctx| Ok(Counter(0))).handles::<Next>();
+/// ```
+///
+/// A message that the actor has no handler for:
+///
+/// ```compile_fail
+/// # use actix::Actor;
+/// # use greenroom::{Backend, ReplicaContext, ServeError};
+/// # #[derive(actix::Message)]
+/// # #[rtype(result = "Result<u64, ServeError>")]
+/// # struct Next;
+/// # struct Counter(u64);
+/// # impl Actor for Counter {
+/// #     type Context = ReplicaContext<Self>;
+/// # }
+/// let backend = Backend::new(|_ctx| Ok(Counter(0))).handles::<Next>();
+/// ```
+#[must_use = "a backend does nothing until it is created in a Serve"]
+pub struct Backend<A: Actor<Context = ReplicaContext<A>>> {
+    pub(crate) factory: Arc<Factory<A>>,
+    pub(crate) specs: Vec<PortSpec<A>>,
+    /// By message type: makes or finds the Batcher's port parts (`MakeBatcher<A, M>`).
+    pub(crate) batchers: HashMap<TypeId, Box<dyn Any + Send + Sync>>,
+    pub(crate) copies: HashMap<TypeId, Box<dyn Any + Send + Sync>>,
+    pub(crate) placement: Placement,
+}
+
+/// Makes the Batcher of one replica for one message type, once, and its port for the form `F`.
+pub(crate) struct MakeBatcher<A: Actor, M: Request>(
+    pub(crate) fn(&mut Build<A>) -> Arc<crate::actors::lane::Lane<crate::actors::batcher::Batcher<M>>>,
+);
+
+impl<A: Actor<Context = ReplicaContext<A>>> Backend<A> {
+    /// A backend whose replicas are made by `factory`, at first and after each failure. An error or a panic in
+    /// it is retried with a growing pause.
+    pub fn new<F>(factory: F) -> Self
+    where
+        F: Fn(&mut ReplicaContext<A>) -> Result<A, BoxError> + Send + Sync + 'static,
+    {
+        Self {
+            factory: Arc::new(factory),
+            specs: Vec::new(),
+            batchers: HashMap::new(),
+            copies: HashMap::new(),
+            placement: Placement::Worker,
+        }
+    }
+
+    /// A backend whose replicas share a heavy part, such as a model: `prepare` makes it once, `factory` uses it
+    /// for each replica and each rebuild.
+    pub fn with_shared<S, P, F>(prepare: P, factory: F) -> Self
+    where
+        S: Send + Sync + 'static,
+        P: Fn() -> Result<S, BoxError> + Send + Sync + 'static,
+        F: Fn(&Arc<S>, &mut ReplicaContext<A>) -> Result<A, BoxError> + Send + Sync + 'static,
+    {
+        let shared: Mutex<Option<Arc<S>>> = Mutex::new(None);
+        Self::new(move |ctx| {
+            let part = {
+                // A panic in `prepare` leaves nothing half made.
+                let mut shared = shared.lock().unwrap_or_else(PoisonError::into_inner);
+                match &*shared {
+                    Some(part) => Arc::clone(part),
+                    None => Arc::clone(shared.insert(Arc::new(prepare()?))),
+                }
+            };
+            factory(&part, ctx)
+        })
+    }
+
+    /// It takes `M` through handles; no HTTP form.
+    pub fn handles<M: Request>(self) -> Self
+    where
+        A: Handler<M>,
+    {
+        self.form::<Plain<M>>("", first)
+    }
+
+    /// It takes many `M` in one call, when `max_batch_size` is set.
+    pub fn batched<M: Request>(mut self) -> Self
+    where
+        A: Handler<Batch<M>>,
+    {
+        let make = MakeBatcher::<A, M>(Build::batcher::<M>);
+        self.batchers.insert(TypeId::of::<M>(), Box::new(make));
+        if !self.specs.iter().any(|spec| spec.outer == TypeId::of::<M>()) {
+            self = self.batch_form::<Plain<M>>("", first);
+        }
+        self
+    }
+
+    /// With the option `idempotent`, a batch of `M` that panicked is run again in halves, so that one poison
+    /// request fails alone.
+    pub fn retries_batches<M: Request + Clone>(mut self) -> Self
+    where
+        A: Handler<Batch<M>>,
+    {
+        let copy: CopyBatch<M> = |batch| batch.to_vec();
+        self.copies.insert(TypeId::of::<M>(), Box::new(copy));
+        self
+    }
+
+    /// Its handlers compute: unless the options say otherwise, each replica gets a thread of its own.
+    pub fn compute(mut self) -> Self {
+        self.placement = Placement::Dedicated;
+        self
+    }
+
+    /// Adds a form of a message that the actor handles one by one, or in batches where it can.
+    pub(crate) fn form<F: Form>(self, label: &str, join: JoinPorts) -> Self
+    where
+        A: Handler<F::Inner>,
+    {
+        self.spec::<F>(label, join, |build| match build.batcher_for::<F::Inner>() {
+            Some(lane) => {
+                Arc::new(BatchPort::<F>::new(build.backend().clone(), lane, build.gate())) as Arc<dyn Port<F::Outer>>
+            }
+            None => Arc::new(LanePort::<A, F>::new(build.backend().clone(), Arc::clone(&build.lane))),
+        })
+    }
+
+    /// Adds a form of a message that the actor handles only in batches.
+    pub(crate) fn batch_form<F: Form>(self, label: &str, join: JoinPorts) -> Self
+    where
+        A: Handler<Batch<F::Inner>>,
+    {
+        self.spec::<F>(label, join, |build| {
+            let lane = build.batcher::<F::Inner>();
+            Arc::new(BatchPort::<F>::new(build.backend().clone(), lane, build.gate()))
+        })
+    }
+
+    fn spec<F: Form>(
+        mut self,
+        label: &str,
+        join: JoinPorts,
+        make: fn(&mut Build<A>) -> Arc<dyn Port<F::Outer>>,
+    ) -> Self {
+        self.specs.push(PortSpec {
+            outer: TypeId::of::<F::Outer>(),
+            label: label.into(),
+            make: Box::new(move |build| Box::new(make(build))),
+            join,
+            shared: |name| Box::new(Shared::<F::Outer>::new(name)),
+        });
+        self
+    }
+}
+
+/// The only form there is.
+fn first(mut ports: Vec<(Box<str>, Box<dyn Any + Send + Sync>)>) -> Box<dyn Any + Send + Sync> {
+    ports.swap_remove(0).1
+}
+
+/// A function or async closure as a backend; made by [`Backend::from_fn`].
+pub struct FnBackend<M, F> {
+    function: F,
+    message: PhantomData<fn(M)>,
+}
+
+impl<M: 'static, F: Unpin + 'static> Actor for FnBackend<M, F> {
+    type Context = ReplicaContext<Self>;
+}
+
+impl<M, F, Fut> Handler<M> for FnBackend<M, F>
+where
+    M: Request,
+    F: Fn(M) -> Fut + Unpin + 'static,
+    Fut: Future<Output = M::Result> + 'static,
+{
+    type Result = ResponseFuture<M::Result>;
+    fn handle(&mut self, msg: M, _: &mut ReplicaContext<Self>) -> Self::Result {
+        Box::pin((self.function)(msg))
+    }
+}
+
+impl<M, F, Fut> Backend<FnBackend<M, F>>
+where
+    M: Request,
+    F: Fn(M) -> Fut + Clone + Send + Sync + Unpin + 'static,
+    Fut: Future<Output = M::Result> + 'static,
+{
+    /// An async function or closure as a backend for messages `M`.
+    ///
+    /// ```
+    /// # use greenroom::{Backend, ServeError};
+    /// #[derive(actix::Message)]
+    /// #[rtype(result = "Result<u64, ServeError>")]
+    /// struct Double(u64);
+    ///
+    /// let backend = Backend::from_fn(|Double(n): Double| async move { Ok(2 * n) });
+    /// ```
+    pub fn from_fn(function: F) -> Self {
+        Self::new(move |_| Ok(FnBackend { function: function.clone(), message: PhantomData })).handles::<M>()
+    }
+}

@@ -1,0 +1,227 @@
+//! `Handle`: the only way in. Typed, cheap to clone; sends at once, the future is only the answer.
+
+use std::{
+    fmt,
+    future::Future,
+    marker::PhantomData,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, ready},
+    time::Duration,
+};
+
+use tokio::time::{Instant, Sleep, sleep_until};
+
+use crate::{
+    call::{Answer, Call, Reply, Request, Waiting},
+    error::ServeError,
+    ids::EndpointName,
+    meta::{Meta, RequestId, ShardKey},
+    routing::{directory::Directory, endpoint::EndpointSlot},
+};
+
+/// A typed sender to an endpoint: cheap to clone, usable from any thread and any async runtime.
+///
+/// ```
+/// # use greenroom::{Backend, BackendConfig, Endpoint, Serve, ServeError, ServeOptions};
+/// #[derive(actix::Message)]
+/// #[rtype(result = "Result<u64, ServeError>")]
+/// struct Double(u64);
+///
+/// # #[actix_web::main]
+/// # async fn main() -> Result<(), ServeError> {
+/// let serve = Serve::start(ServeOptions::default()).await?;
+/// serve.create_backend("double", Backend::from_fn(|Double(n): Double| async move { Ok(2 * n) }), BackendConfig::default()).await?;
+/// serve.create_endpoint("double", Endpoint::new("double")).await?;
+/// let handle = serve.handle::<Double>("double")?;
+/// assert_eq!(handle.call(Double(21)).await?, 42);
+/// # serve.shutdown().await
+/// # }
+/// ```
+pub struct Handle<M> {
+    slot: Arc<EndpointSlot>,
+    directory: Arc<Directory>,
+    options: CallOptions,
+    message: PhantomData<fn(M)>,
+}
+
+#[derive(Clone, Default)]
+struct CallOptions {
+    shard_key: Option<ShardKey>,
+    timeout: Option<Duration>,
+    deadline: Option<Instant>,
+    request_id: Option<RequestId>,
+}
+
+impl<M> Clone for Handle<M> {
+    fn clone(&self) -> Self {
+        Self {
+            slot: Arc::clone(&self.slot),
+            directory: Arc::clone(&self.directory),
+            options: self.options.clone(),
+            message: PhantomData,
+        }
+    }
+}
+
+impl<M> fmt::Debug for Handle<M> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Handle<{}>({})", std::any::type_name::<M>(), self.slot.name)
+    }
+}
+
+impl<M: Request> Handle<M> {
+    pub(crate) fn new(slot: Arc<EndpointSlot>, directory: Arc<Directory>) -> Self {
+        Self { slot, directory, options: CallOptions::default(), message: PhantomData }
+    }
+
+    /// The endpoint it sends to.
+    pub fn endpoint(&self) -> &EndpointName {
+        &self.slot.name
+    }
+
+    /// A handle like this one, to set options on; this one stays as it is.
+    #[must_use]
+    pub fn options(&self) -> Self {
+        self.clone()
+    }
+
+    /// Requests with the same key go to the same backend of the policy.
+    #[must_use]
+    pub fn shard_key(mut self, key: impl AsRef<str>) -> Self {
+        self.options.shard_key = Some(ShardKey::new(key));
+        self
+    }
+
+    /// Each call ends at most this long after it was made.
+    #[must_use]
+    pub fn timeout(mut self, timeout: Duration) -> Self {
+        self.options.timeout = Some(timeout);
+        self
+    }
+
+    /// Calls end at this instant at the latest.
+    #[must_use]
+    pub fn deadline(mut self, at: Instant) -> Self {
+        self.options.deadline = Some(at);
+        self
+    }
+
+    /// Calls carry this request id.
+    #[must_use]
+    pub fn request_id(mut self, id: RequestId) -> Self {
+        self.options.request_id = Some(id);
+        self
+    }
+
+    /// Sends `msg` now; the future is only its answer. Dropping the future tells the handler that its caller
+    /// has left: what has not begun never will, what is asynchronous is dropped.
+    ///
+    /// Inside a handler the call inherits the request's id, trace and deadline.
+    ///
+    /// # Errors
+    /// The future's: the backend's own error, or what [`ServeError`] says of refusals, panics and deadlines.
+    pub fn call(&self, msg: M) -> Calling<M::Response> {
+        match self.meta() {
+            Ok(meta) => Calling::new(self.slot.call(msg, meta), &self.directory),
+            Err(why) => Calling(State::Now(Some(Err(why)))),
+        }
+    }
+
+    /// Sends `msg` and lets the handler run to its end although nobody waits for the answer.
+    ///
+    /// # Errors
+    /// [`ServeError::ShuttingDown`]; other refusals have nobody to go to.
+    pub fn tell(&self, msg: M) -> Result<(), ServeError> {
+        let meta = self.meta()?;
+        self.slot.deliver(Call { msg, meta, reply: Reply::nobody() });
+        Ok(())
+    }
+
+    fn meta(&self) -> Result<Meta, ServeError> {
+        let current = Meta::current();
+        // What runs may finish and call others; new work is refused.
+        if current.is_none() && self.directory.closing() {
+            return Err(ServeError::ShuttingDown);
+        }
+        let mut meta = current.unwrap_or_default();
+        let CallOptions { shard_key, timeout, deadline, request_id } = &self.options;
+        if let Some(key) = shard_key {
+            meta.shard_key = Some(key.clone());
+        }
+        if let Some(id) = request_id {
+            meta.request_id = id.clone();
+        }
+        if let Some(timeout) = timeout {
+            meta.tighten(Instant::now() + *timeout);
+        }
+        if let Some(at) = deadline {
+            meta.tighten(*at);
+        }
+        Ok(meta)
+    }
+
+    /// The same endpoint for threads that have no async runtime.
+    pub fn blocking(&self) -> crate::blocking::BlockingHandle<M> {
+        crate::blocking::BlockingHandle::new(self.clone())
+    }
+}
+
+/// The answer to a call that has been sent.
+#[must_use = "dropping the answer tells the handler that its caller has left"]
+pub struct Calling<R>(State<R>);
+
+enum State<R> {
+    Now(Option<Result<R, ServeError>>),
+    Waiting(Waiting<R>),
+    Until(Waiting<R>, Pin<Box<Sleep>>),
+}
+
+impl<R: Send + 'static> Calling<R> {
+    pub(crate) fn new<M: Request<Response = R>>(answer: Answer<M>, directory: &Directory) -> Self {
+        Self(match answer {
+            Answer::Now(result) => State::Now(Some(result)),
+            Answer::Refused(refusal) => State::Now(Some(Err(refusal.why))),
+            Answer::Waiting(waiting) => match waiting.deadline {
+                None => State::Waiting(waiting),
+                Some(at) => State::Until(waiting, Box::pin(alarm(at, directory))),
+            },
+        })
+    }
+}
+
+/// A sleep that works in any executor: without a runtime of the caller's own, the Serve's timers drive it.
+fn alarm(at: Instant, directory: &Directory) -> Sleep {
+    if tokio::runtime::Handle::try_current().is_err()
+        && let Some(runtime) = directory.timers()
+    {
+        let _entered = runtime.enter();
+        return sleep_until(at);
+    }
+    sleep_until(at)
+}
+
+impl<R> Future for Calling<R> {
+    type Output = Result<R, ServeError>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        match &mut self.0 {
+            State::Now(result) => {
+                // An answer that is there at once must still let timers and others have their turn.
+                let coop = ready!(tokio::task::coop::poll_proceed(cx));
+                coop.made_progress();
+                Poll::Ready(result.take().unwrap_or(Err(ServeError::NoAnswer)))
+            }
+            State::Waiting(waiting) => Pin::new(waiting).poll(cx),
+            State::Until(waiting, alarm) => {
+                if let Poll::Ready(result) = Pin::new(waiting).poll(cx) {
+                    return Poll::Ready(result);
+                }
+                ready!(alarm.as_mut().poll(cx));
+                // The caller leaves: an asynchronous handler is dropped now.
+                self.0 = State::Now(None);
+                Poll::Ready(Err(ServeError::DeadlineExceeded))
+            }
+        }
+    }
+}

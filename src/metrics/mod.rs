@@ -1,0 +1,5 @@
+//! Metrics of one Serve.
+
+pub(crate) mod cells;
+
+pub(crate) mod registry;

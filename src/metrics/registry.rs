@@ -1,0 +1,145 @@
+//! What of one Serve is counted, by backend and slot, by endpoint, by route.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use crate::{
+    ids::{BackendName, EndpointName},
+    metrics::cells::{Reading, ReplicaCells},
+    routing::endpoint::Spread,
+};
+
+/// The counters of one backend. Those of replicas that are gone stay in the sum of their slot.
+#[derive(Debug, Default)]
+pub(crate) struct BackendMetrics(Mutex<Slots>);
+
+#[derive(Debug, Default)]
+struct Slots {
+    live: Vec<(u32, u64, Arc<ReplicaCells>)>,
+    past: BTreeMap<u32, SlotReading>,
+}
+
+/// The sums of one slot.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct SlotReading {
+    pub(crate) queuing: Reading<16>,
+    pub(crate) processing: Reading<16>,
+    pub(crate) batches: Reading<10>,
+    pub(crate) errors: u64,
+    pub(crate) restarts: u64,
+    pub(crate) starts: u64,
+    pub(crate) running: usize,
+}
+
+impl SlotReading {
+    fn add(&mut self, cells: &ReplicaCells) {
+        cells.queuing.read_into(&mut self.queuing);
+        cells.processing.read_into(&mut self.processing);
+        cells.batches.read_into(&mut self.batches);
+        self.errors += cells.errors.get();
+        self.restarts += cells.restarts.get();
+        self.starts += cells.starts.get();
+        self.running += cells.running.load(std::sync::atomic::Ordering::Relaxed);
+    }
+}
+
+impl BackendMetrics {
+    fn lock(&self) -> MutexGuard<'_, Slots> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Cells for a new replica.
+    pub(crate) fn enter(&self, slot: u32, generation: u64) -> Arc<ReplicaCells> {
+        let cells = Arc::new(ReplicaCells::default());
+        self.lock().live.push((slot, generation, Arc::clone(&cells)));
+        cells
+    }
+
+    /// Folds the cells of a replica that is gone into its slot. One that failed is replaced, which is a
+    /// restart of its slot.
+    pub(crate) fn retire(&self, generation: u64) {
+        let mut slots = self.lock();
+        let Some(i) = slots.live.iter().position(|(_, g, _)| *g == generation) else { return };
+        let (slot, _, cells) = slots.live.swap_remove(i);
+        let past = slots.past.entry(slot).or_default();
+        past.add(&cells);
+        past.running = 0;
+    }
+
+    /// Counts the replacement of a failed replica as a restart of its slot.
+    pub(crate) fn replaced(&self, slot: u32) {
+        self.lock().past.entry(slot).or_default().restarts += 1;
+    }
+
+    /// The sums of each slot.
+    pub(crate) fn read(&self) -> BTreeMap<u32, SlotReading> {
+        let slots = self.lock();
+        let mut sums = slots.past.clone();
+        for (slot, _, cells) in &slots.live {
+            sums.entry(*slot).or_default().add(cells);
+        }
+        sums
+    }
+}
+
+/// Key of the HTTP request counter.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) struct HttpKey {
+    pub(crate) route: Arc<str>,
+    pub(crate) method: &'static str,
+    pub(crate) status: u16,
+}
+
+/// All counters of one Serve.
+#[derive(Debug, Default)]
+pub(crate) struct Registry {
+    backends: Mutex<BTreeMap<BackendName, Arc<BackendMetrics>>>,
+    routed: Mutex<BTreeMap<(EndpointName, BackendName), Arc<Spread>>>,
+    http: Mutex<BTreeMap<HttpKey, Arc<Spread>>>,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Registry {
+    /// The counters of a backend; they stay when it is deleted and made again.
+    pub(crate) fn backend(&self, name: &BackendName) -> Arc<BackendMetrics> {
+        Arc::clone(lock(&self.backends).entry(name.clone()).or_default())
+    }
+
+    /// The counter of an endpoint's requests to a backend.
+    pub(crate) fn routed(&self, endpoint: &EndpointName, backend: &BackendName) -> Arc<Spread> {
+        Arc::clone(lock(&self.routed).entry((endpoint.clone(), backend.clone())).or_default())
+    }
+
+    /// The counter of HTTP answers.
+    pub(crate) fn http(&self, key: HttpKey) -> Arc<Spread> {
+        Arc::clone(lock(&self.http).entry(key).or_default())
+    }
+
+    /// Forgets what was counted for a backend and an endpoint that are gone, so that labels do not pile up.
+    pub(crate) fn forget_backend(&self, name: &BackendName) {
+        lock(&self.backends).remove(name);
+        lock(&self.routed).retain(|(_, backend), _| backend != name);
+    }
+
+    /// Forgets an endpoint that is gone.
+    pub(crate) fn forget_endpoint(&self, name: &EndpointName) {
+        lock(&self.routed).retain(|(endpoint, _), _| endpoint != name);
+    }
+
+    pub(crate) fn read_backends(&self) -> Vec<(BackendName, BTreeMap<u32, SlotReading>)> {
+        lock(&self.backends).iter().map(|(name, metrics)| (name.clone(), metrics.read())).collect()
+    }
+
+    pub(crate) fn read_routed(&self) -> Vec<((EndpointName, BackendName), u64)> {
+        lock(&self.routed).iter().map(|(key, count)| (key.clone(), count.total())).collect()
+    }
+
+    pub(crate) fn read_http(&self) -> Vec<(HttpKey, u64)> {
+        lock(&self.http).iter().map(|(key, count)| (key.clone(), count.total())).collect()
+    }
+}

@@ -1,0 +1,217 @@
+//! All replicas of one backend as one port for a message type.
+
+use std::{
+    any::{Any, TypeId},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use arc_swap::ArcSwap;
+use tokio::time::Instant;
+
+use crate::{
+    call::{Answer, Call, Refusal, Request},
+    error::ServeError,
+    ids::BackendName,
+    meta::{Meta, thread_token, with_rng},
+    port::Port,
+    traffic::balance,
+};
+
+/// The replicas that take calls for `M` now, and those of each thread.
+struct Replicas<M: Request> {
+    ports: Vec<Arc<dyn Port<M>>>,
+    by_thread: Vec<(u64, Vec<usize>)>,
+}
+
+impl<M: Request> Replicas<M> {
+    fn new(ports: Vec<Arc<dyn Port<M>>>) -> Self {
+        let mut by_thread: Vec<(u64, Vec<usize>)> = Vec::new();
+        for (i, port) in ports.iter().enumerate() {
+            let thread = port.thread();
+            match by_thread.iter_mut().find(|(t, _)| *t == thread) {
+                Some((_, indices)) => indices.push(i),
+                None => by_thread.push((thread, vec![i])),
+            }
+        }
+        Self { ports, by_thread }
+    }
+
+    fn pick(&self) -> usize {
+        let n = self.ports.len();
+        if n == 1 {
+            return 0;
+        }
+        let thread = thread_token();
+        let here = self.by_thread.iter().find(|(t, _)| *t == thread).map_or(&[][..], |(_, i)| i);
+        if let [only] = here
+            && self.ports[*only].load() < self.ports[*only].concurrency()
+        {
+            return *only;
+        }
+        with_rng(|rng| {
+            let load = |i: usize| self.ports[i].load();
+            balance::pick(n, here, rng, load, |i| self.ports[i].concurrency())
+        })
+    }
+}
+
+/// All replicas of one backend for messages `M`.
+pub(crate) struct BackendPort<M: Request> {
+    backend: BackendName,
+    replicas: ArcSwap<Replicas<M>>,
+    /// Longest time for one request, in nanoseconds; 0: no limit.
+    timeout_ns: AtomicU64,
+}
+
+impl<M: Request> BackendPort<M> {
+    pub(crate) fn new(backend: BackendName) -> Self {
+        Self {
+            backend,
+            replicas: ArcSwap::from_pointee(Replicas::new(Vec::new())),
+            timeout_ns: AtomicU64::new(0),
+        }
+    }
+
+    fn tighten(&self, meta: &mut Meta) {
+        let timeout = self.timeout_ns.load(Ordering::Relaxed);
+        if timeout > 0 {
+            meta.tighten(Instant::now() + Duration::from_nanos(timeout));
+        }
+    }
+
+    fn none(&self) -> ServeError {
+        ServeError::NoReplica { backend: self.backend.clone(), why: "none is ready".into() }
+    }
+}
+
+impl<M: Request> Port<M> for BackendPort<M> {
+    fn deliver(&self, mut call: Call<M>, admitted: bool) -> Result<(), Refusal<M>> {
+        if !admitted {
+            self.tighten(&mut call.meta);
+        }
+        let set = self.replicas.load();
+        let n = set.ports.len();
+        if n == 0 {
+            let Call { msg, meta, reply } = call;
+            return Err(Refusal { msg, meta, reply: Some(reply), why: self.none() });
+        }
+        let first = set.pick();
+        let mut last = match set.ports[first].deliver(call, admitted) {
+            Ok(()) => return Ok(()),
+            Err(refusal) => refusal,
+        };
+        for i in (1..n).map(|k| (first + k) % n) {
+            let Refusal { msg, meta, reply: Some(reply), why } = last else { return Err(last) };
+            last = match set.ports[i].deliver(Call { msg, meta, reply }, admitted) {
+                Ok(()) => return Ok(()),
+                Err(refusal) => Refusal { why: worse(why, refusal.why), ..refusal },
+            };
+        }
+        Err(last)
+    }
+
+    fn call(&self, msg: M, mut meta: Meta) -> Answer<M> {
+        self.tighten(&mut meta);
+        let deadline = meta.deadline;
+        let set = self.replicas.load();
+        let n = set.ports.len();
+        if n == 0 {
+            return Answer::Refused(Refusal { msg, meta, reply: None, why: self.none() });
+        }
+        let first = set.pick();
+        let mut answer = set.ports[first].call(msg, meta);
+        for i in (1..n).map(|k| (first + k) % n) {
+            let Answer::Refused(Refusal { msg, meta, why, .. }) = answer else { break };
+            answer = match set.ports[i].call(msg, meta) {
+                Answer::Refused(refusal) => {
+                    Answer::Refused(Refusal { why: worse(why, refusal.why), ..refusal })
+                }
+                taken => taken,
+            };
+        }
+        if let Answer::Waiting(waiting) = &mut answer {
+            waiting.deadline = deadline;
+        }
+        answer
+    }
+
+    fn load(&self) -> usize {
+        self.replicas.load().ports.iter().map(|port| port.load()).sum()
+    }
+
+    fn concurrency(&self) -> usize {
+        self.replicas.load().ports.iter().map(|port| port.concurrency()).sum()
+    }
+
+    fn thread(&self) -> u64 {
+        0
+    }
+}
+
+/// Of two refusals the one that tells more: a full gate says "later", a stopped replica says nothing.
+/// The limits of several full gates add up to the backend's.
+fn worse(a: ServeError, b: ServeError) -> ServeError {
+    match (a, b) {
+        (ServeError::Overloaded { backend, limit: a }, ServeError::Overloaded { limit: b, .. }) => {
+            ServeError::Overloaded { backend, limit: a + b }
+        }
+        (a @ ServeError::Overloaded { .. }, _) => a,
+        (_, b) => b,
+    }
+}
+
+/// The ports of one replica, one a message type, types erased.
+pub(crate) type ReplicaPorts = Vec<(TypeId, Box<dyn Any + Send + Sync>)>;
+
+/// A [`BackendPort`] whose message type is erased.
+pub(crate) trait AnyBackendPort: Send + Sync {
+    /// The message type and its name.
+    fn message(&self) -> (TypeId, &'static str);
+    /// Makes these the replicas that take calls, at once and for everybody.
+    fn publish(&self, replicas: &[Arc<ReplicaPorts>]);
+    /// Longest time for one request.
+    fn set_timeout(&self, timeout: Option<Duration>);
+    /// The `Arc<dyn Port<M>>` of this.
+    fn erased(&self) -> &(dyn Any + Send + Sync);
+}
+
+/// A [`BackendPort`] beside itself as `Arc<dyn Port<M>>`.
+pub(crate) struct Shared<M: Request> {
+    port: Arc<BackendPort<M>>,
+    erased: Arc<dyn Port<M>>,
+}
+
+impl<M: Request> Shared<M> {
+    pub(crate) fn new(backend: BackendName) -> Self {
+        let port = Arc::new(BackendPort::new(backend));
+        Self { erased: Arc::clone(&port) as Arc<dyn Port<M>>, port }
+    }
+}
+
+impl<M: Request> AnyBackendPort for Shared<M> {
+    fn message(&self) -> (TypeId, &'static str) {
+        (TypeId::of::<M>(), std::any::type_name::<M>())
+    }
+
+    fn publish(&self, replicas: &[Arc<ReplicaPorts>]) {
+        let ports = replicas
+            .iter()
+            .flat_map(|ports| ports.iter())
+            .filter_map(|(_, port)| port.downcast_ref::<Arc<dyn Port<M>>>().cloned())
+            .collect();
+        self.port.replicas.store(Arc::new(Replicas::new(ports)));
+    }
+
+    fn set_timeout(&self, timeout: Option<Duration>) {
+        let nanos = timeout.map_or(0, |t| u64::try_from(t.as_nanos()).unwrap_or(u64::MAX));
+        self.port.timeout_ns.store(nanos, Ordering::Relaxed);
+    }
+
+    fn erased(&self) -> &(dyn Any + Send + Sync) {
+        &self.erased
+    }
+}

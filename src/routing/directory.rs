@@ -1,0 +1,86 @@
+//! All endpoints of one Serve by name, and whether it still takes calls.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::{
+        Arc, Mutex, PoisonError, RwLock,
+        atomic::{AtomicBool, Ordering},
+    },
+};
+
+use crate::{
+    call::Request, error::ServeError, handle::Handle, ids::EndpointName,
+    metrics::cells::ReplicaCells, routing::endpoint::EndpointSlot,
+};
+
+/// All endpoints of one Serve by name, and whether it still takes calls.
+#[derive(Default)]
+pub(crate) struct Directory {
+    slots: RwLock<HashMap<EndpointName, Arc<EndpointSlot>>>,
+    closing: AtomicBool,
+    timers: std::sync::OnceLock<tokio::runtime::Handle>,
+    own_actors: Mutex<BTreeMap<&'static str, Arc<ReplicaCells>>>,
+}
+
+impl Directory {
+    /// The slot of a name, made when it is new: an endpoint may appear after its handles.
+    pub(crate) fn slot(&self, name: &EndpointName) -> Arc<EndpointSlot> {
+        if let Some(slot) = self.slots.read().unwrap_or_else(PoisonError::into_inner).get(name) {
+            return Arc::clone(slot);
+        }
+        let mut slots = self.slots.write().unwrap_or_else(PoisonError::into_inner);
+        Arc::clone(
+            slots.entry(name.clone()).or_insert_with(|| Arc::new(EndpointSlot::new(name.clone()))),
+        )
+    }
+
+    /// A handle to an endpoint that exists and takes `M`.
+    pub(crate) fn handle<M: Request>(self: &Arc<Self>, endpoint: &str) -> Result<Handle<M>, ServeError> {
+        let name = EndpointName::new(endpoint)?;
+        let slots = self.slots.read().unwrap_or_else(PoisonError::into_inner);
+        let slot = slots.get(&name).cloned().ok_or(ServeError::UnknownEndpoint(name))?;
+        drop(slots);
+        slot.check::<M>()?;
+        Ok(Handle::new(slot, Arc::clone(self)))
+    }
+
+    /// A handle to an endpoint that may appear later.
+    pub(crate) fn later<M: Request>(self: &Arc<Self>, endpoint: &str) -> Result<Handle<M>, ServeError> {
+        let slot = self.slot(&EndpointName::new(endpoint)?);
+        if slot.exists() {
+            slot.check::<M>()?;
+        }
+        Ok(Handle::new(slot, Arc::clone(self)))
+    }
+
+    /// From now on calls that are not part of a running request are refused.
+    pub(crate) fn close(&self) {
+        self.closing.store(true, Ordering::Release);
+    }
+
+    #[inline]
+    pub(crate) fn closing(&self) -> bool {
+        self.closing.load(Ordering::Acquire)
+    }
+
+    /// What all of our own actors of one kind count together.
+    pub(crate) fn own_actors(&self, kind: &'static str) -> Arc<ReplicaCells> {
+        let mut own = self.own_actors.lock().unwrap_or_else(PoisonError::into_inner);
+        Arc::clone(own.entry(kind).or_default())
+    }
+
+    /// Restarts of our own actors, by kind.
+    pub(crate) fn own_restarts(&self) -> Vec<(&'static str, u64)> {
+        let own = self.own_actors.lock().unwrap_or_else(PoisonError::into_inner);
+        own.iter().map(|(kind, cells)| (*kind, cells.restarts.get())).collect()
+    }
+
+    /// The runtime whose timers serve callers that have none of their own.
+    pub(crate) fn set_timers(&self, runtime: tokio::runtime::Handle) {
+        let _ = self.timers.set(runtime);
+    }
+
+    pub(crate) fn timers(&self) -> Option<&tokio::runtime::Handle> {
+        self.timers.get()
+    }
+}

@@ -1,0 +1,150 @@
+//! One endpoint: its name, which never moves, and what it means now, swapped whole.
+
+use std::{
+    any::TypeId,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+use arc_swap::ArcSwapOption;
+use rand::RngExt;
+
+use crate::{
+    actors::lane::Home,
+    call::{Answer, Call, Refusal, Request},
+    error::ServeError,
+    ids::EndpointName,
+    meta::{Meta, thread_token, with_rng},
+    port::Port,
+    routing::backend_routes::BackendRoutes,
+    traffic::TrafficPolicy,
+};
+
+/// A name that handles hold on to, and what it means now.
+pub(crate) struct EndpointSlot {
+    pub(crate) name: EndpointName,
+    state: ArcSwapOption<EndpointState>,
+}
+
+/// What an endpoint means: a policy over backends. Immutable; a change swaps the whole.
+pub(crate) struct EndpointState {
+    policy: TrafficPolicy,
+    /// In the order of the policy.
+    backends: Vec<Routed>,
+}
+
+struct Routed {
+    routes: Arc<BackendRoutes>,
+    requests: Arc<Spread>,
+}
+
+/// A counter spread over a few cache lines, so that threads do not fight for one.
+#[derive(Debug, Default)]
+pub(crate) struct Spread([Line; 8]);
+
+#[derive(Debug, Default)]
+#[repr(align(128))]
+struct Line(AtomicU64);
+
+impl Spread {
+    #[inline]
+    pub(crate) fn add(&self) {
+        let line = usize::try_from(thread_token() % 8).unwrap_or(0);
+        self.0[line].0.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(crate) fn total(&self) -> u64 {
+        self.0.iter().map(|line| line.0.load(Ordering::Relaxed)).sum()
+    }
+}
+
+impl EndpointState {
+    /// A policy over backends, which are given in its order with the counter of each.
+    pub(crate) fn new(
+        policy: TrafficPolicy,
+        backends: impl IntoIterator<Item = (Arc<BackendRoutes>, Arc<Spread>)>,
+    ) -> Self {
+        let backends =
+            backends.into_iter().map(|(routes, requests)| Routed { routes, requests }).collect();
+        Self { policy, backends }
+    }
+
+    /// The port of the backend that the policy picks.
+    fn pick<M: Request>(&self) -> Result<&Arc<dyn Port<M>>, ServeError> {
+        let i = match self.backends.len() {
+            1 => 0,
+            _ => self.policy.pick(with_rng(|rng| rng.random::<f64>())),
+        };
+        let backend = &self.backends[i];
+        backend.requests.add();
+        port_of::<M>(&backend.routes)
+    }
+
+    /// Whether every backend of the policy takes `M`.
+    pub(crate) fn check<M: Request>(&self) -> Result<(), ServeError> {
+        self.backends.iter().try_for_each(|backend| port_of::<M>(&backend.routes).map(drop))
+    }
+}
+
+fn port_of<M: Request>(routes: &BackendRoutes) -> Result<&Arc<dyn Port<M>>, ServeError> {
+    routes.port(TypeId::of::<M>()).and_then(|port| port.downcast_ref()).ok_or_else(|| ServeError::NotTaken {
+        backend: routes.name.clone(),
+        message: std::any::type_name::<M>().into(),
+        takes: routes.takes(),
+    })
+}
+
+impl EndpointSlot {
+    pub(crate) fn new(name: EndpointName) -> Self {
+        Self { name, state: ArcSwapOption::empty() }
+    }
+
+    /// From now on the endpoint means this; nothing: it is gone.
+    pub(crate) fn publish(&self, state: Option<EndpointState>) {
+        self.state.store(state.map(Arc::new));
+    }
+
+    /// Whether it means anything now.
+    pub(crate) fn exists(&self) -> bool {
+        self.state.load().is_some()
+    }
+
+    /// Whether every backend behind it takes `M`.
+    pub(crate) fn check<M: Request>(&self) -> Result<(), ServeError> {
+        match &*self.state.load() {
+            Some(state) => state.check::<M>(),
+            None => Err(ServeError::UnknownEndpoint(self.name.clone())),
+        }
+    }
+
+    /// Routes a call; a refusal is the answer.
+    pub(crate) fn call<M: Request>(&self, msg: M, meta: Meta) -> Answer<M> {
+        let refuse = |msg, meta, why| Answer::Refused(Refusal { msg, meta, reply: None, why });
+        match &*self.state.load() {
+            None => refuse(msg, meta, ServeError::UnknownEndpoint(self.name.clone())),
+            Some(state) => match state.pick::<M>() {
+                Ok(port) => port.call(msg, meta),
+                Err(why) => refuse(msg, meta, why),
+            },
+        }
+    }
+
+    /// Routes a call that brings its reply; a refusal goes there.
+    pub(crate) fn deliver<M: Request>(&self, call: Call<M>) {
+        let refused = match &*self.state.load() {
+            None => Err((call.reply, ServeError::UnknownEndpoint(self.name.clone()))),
+            Some(state) => match state.pick::<M>() {
+                Err(why) => Err((call.reply, why)),
+                Ok(port) => match port.deliver(call, false) {
+                    Err(Refusal { reply: Some(reply), why, .. }) => Err((reply, why)),
+                    _ => Ok(()),
+                },
+            },
+        };
+        if let Err((reply, why)) = refused {
+            reply.send(Err(why));
+        }
+    }
+}

@@ -1,0 +1,6 @@
+//! From an endpoint's name and a message's type to the port that takes the call.
+
+pub(crate) mod backend_port;
+pub(crate) mod backend_routes;
+pub(crate) mod directory;
+pub(crate) mod endpoint;
