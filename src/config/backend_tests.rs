@@ -61,7 +61,10 @@ fn each_bad_value_is_refused_with_its_key_and_its_limit() {
     let cases = [
         (config().num_replicas(10_001), "num_replicas: 10001 was given; at most 10000"),
         (config().max_batch_size(0), "max_batch_size: 0 was given; at least 1"),
-        (config().max_batch_size(65_537), "max_batch_size: 65537 was given; at most 65536"),
+        (
+            config().max_batch_size(65_537).max_concurrent_queries(65_537),
+            "max_batch_size: 65537 was given; at most 65536",
+        ),
         (config().max_concurrent_queries(0), "max_concurrent_queries: 0 was given"),
         (config().max_concurrent_queries(1_000_001), "max_concurrent_queries: 1000001 was given; at most"),
         (config().max_queued_queries(10_000_001), "max_queued_queries: 10000001 was given; at most"),
