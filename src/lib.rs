@@ -9,8 +9,8 @@ mod ids;
 mod traffic;
 
 pub use config::{
-    AdminConfig, BackendConfig, BackendDecl, BackendUpdate, EndpointDecl, HttpConfig, Location, METHODS,
-    Placement, RestartPolicy, RestartUpdate, ServeConfig, Source, limits,
+    AdminConfig, BackendConfig, BackendDecl, BackendUpdate, ENDPOINT_METHODS, EndpointDecl, HttpConfig,
+    Location, Placement, RestartPolicy, RestartUpdate, ServeConfig, Source, limits,
 };
 pub use error::{BoxError, Fault, Problem, ServeError};
 pub use http::{ROUTE_BYTES_MAX, RouteParams, RoutePattern, RouteTable};

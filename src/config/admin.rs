@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use super::{
     http::{host, port},
-    reader::Item,
+    item::Item,
 };
 use crate::error::ServeError;
 

@@ -4,12 +4,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Serialize, Serializer};
 
-use super::{
-    backend::BackendConfig,
-    file::Known,
-    reader::{Fields, Item},
-    update::BackendUpdate,
-};
+use super::{backend::BackendConfig, fields::Fields, item::Item, known::Known, update::BackendUpdate};
 use crate::{error::Problem, ids::BackendName};
 
 /// A backend as it is declared: its name, what it is made of, its options.
@@ -79,10 +74,10 @@ impl Source {
 
 /// The options, with the mistakes of single values and, if there are none, of how they go together.
 fn read_config(fields: &mut Fields<'_>) -> BackendConfig {
-    let before = fields.problems().len();
+    let before = fields.problems().count();
     let update = BackendUpdate::read(fields);
     let config = BackendConfig::default().with(&update);
-    if fields.problems().len() == before {
+    if fields.problems().count() == before {
         for problem in config.problems() {
             fields.problems().push(Problem { place: fields.place_of(&problem.place), ..problem });
         }

@@ -2,10 +2,7 @@
 
 use serde::Serialize;
 
-use super::{
-    file::Known,
-    reader::{Fields, Item},
-};
+use super::{fields::Fields, item::Item, known::Known};
 use crate::{
     error::ServeError,
     http::RoutePattern,
@@ -14,7 +11,7 @@ use crate::{
 };
 
 /// The methods that an endpoint may take.
-pub const METHODS: [&str; 7] = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"];
+pub const ENDPOINT_METHODS: [&str; 7] = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"];
 
 /// An endpoint as it is declared: its name, where it is found, which backends answer.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -58,7 +55,7 @@ impl EndpointDecl {
 fn methods(item: Item<'_>) -> Option<Vec<String>> {
     let items = item.clone().items()?;
     if items.is_empty() {
-        return item.refuse(format!("no method was given; allowed: {}", METHODS.join(", ")));
+        return item.refuse(format!("no method was given; allowed: {}", ENDPOINT_METHODS.join(", ")));
     }
     let mut methods: Vec<String> = Vec::new();
     for method in items.into_iter().filter_map(|item| item.parsed(method)) {
@@ -71,11 +68,14 @@ fn methods(item: Item<'_>) -> Option<Vec<String>> {
 
 fn method(text: &str) -> Result<String, ServeError> {
     let method = text.to_ascii_uppercase();
-    if METHODS.contains(&method.as_str()) {
+    if ENDPOINT_METHODS.contains(&method.as_str()) {
         return Ok(method);
     }
-    let why =
-        format!("the method {:?} is not allowed; allowed: {}", super::node::shown(text), METHODS.join(", "));
+    let why = format!(
+        "the method {:?} is not allowed; allowed: {}",
+        super::node::shown(text),
+        ENDPOINT_METHODS.join(", ")
+    );
     Err(ServeError::invalid("method", why))
 }
 

@@ -4,7 +4,7 @@ use std::{net::IpAddr, num::NonZeroUsize};
 
 use serde::Serialize;
 
-use super::reader::Item;
+use super::item::Item;
 use crate::error::ServeError;
 
 /// Most threads that serve requests.

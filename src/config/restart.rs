@@ -6,8 +6,8 @@ use serde::Serialize;
 
 use super::{
     check::{Check, seconds},
+    item::Item,
     limits::{MAX_RESTARTS_MAX, RESTART_BACKOFF_MAX, TIMEOUT_MAX},
-    reader::Item,
 };
 
 /// How often a replica whose start fails is tried again, and how fast.

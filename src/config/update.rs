@@ -3,13 +3,8 @@
 use std::time::Duration;
 
 use super::{
-    backend::BackendConfig,
-    check::unless,
-    limits::*,
-    node::Node,
-    placement::Placement,
-    reader::{Fields, Item, Problems},
-    restart::RestartUpdate,
+    backend::BackendConfig, check::unless, fields::Fields, item::Item, limits::*, node::Node,
+    placement::Placement, problems::Problems, restart::RestartUpdate,
 };
 use crate::error::ServeError;
 

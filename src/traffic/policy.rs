@@ -1,5 +1,7 @@
 //! `TrafficPolicy`: which share of an endpoint's requests each backend gets.
 
+use std::collections::BTreeSet;
+
 use serde::{Serialize, Serializer};
 
 use crate::{
@@ -136,12 +138,13 @@ impl Serialize for TrafficPolicy {
 
 fn mistakes(weights: &[(BackendName, f64)]) -> Vec<Mistake> {
     let mut found = Vec::new();
+    let mut seen = BTreeSet::new();
     for (entry, (backend, weight)) in weights.iter().enumerate() {
         let mut mistake = |what| found.push(Mistake { entry: Some(entry), what });
         if !weight.is_finite() || *weight < 0.0 {
             mistake(format!("a weight of {weight} was given; allowed: a number from 0 to 1"));
         }
-        if weights[..entry].iter().any(|(other, _)| other == backend) {
+        if !seen.insert(backend) {
             mistake(format!("backend {backend} is named twice"));
         }
     }
