@@ -183,3 +183,14 @@ fn an_update_is_judged_by_its_result() {
     let ServeError::InvalidConfig(found) = old.updated(&both).unwrap_err() else { panic!("another error") };
     assert_eq!(found.len(), 2);
 }
+
+#[test]
+fn an_update_tells_every_mistake_too() {
+    let json =
+        json!({"num_replicas": null, "placement": null, "max_batch_size": 0, "restart": {"backoff": 1}});
+    let ServeError::InvalidConfig(found) = BackendUpdate::from_json(json).unwrap_err() else { panic!() };
+    let places: Vec<_> = found.iter().map(|problem| problem.place.as_str()).collect();
+    assert_eq!(places, ["num_replicas", "max_batch_size", "restart.backoff"]);
+    let cleared = BackendUpdate::from_json(json!({"placement": null, "restart": {"backoff_s": 2}})).unwrap();
+    assert_eq!((cleared.placement, cleared.restart.backoff), (Some(None), Some(Duration::from_secs(2))));
+}

@@ -131,3 +131,29 @@ impl<'a> Fields<'a> {
         Some((entry.key_mark, item))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::config::node::Node;
+
+    /// What is told about `key` where `http` and `backends` are allowed.
+    fn told(key: &str) -> String {
+        let node = Node::from_json(json!({ key: 1 })).unwrap();
+        let problems = Problems::default();
+        let mut fields = Item::root(&node, &problems).fields().unwrap();
+        assert!(fields.get("http").is_none() && fields.get("backends").is_none());
+        fields.finish();
+        problems.unless(Some(())).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn an_unknown_key_is_told_with_what_is_allowed_and_what_was_meant() {
+        assert_eq!(told("backend"), "backend: unknown key; did you mean backends? allowed: http, backends");
+        assert_eq!(told("htpt"), "htpt: unknown key; did you mean http? allowed: http, backends");
+        assert_eq!(told("user_config"), "user_config: unknown key; allowed: http, backends");
+        assert!(told(&"x".repeat(1_000_000)).ends_with("...: unknown key; allowed: http, backends"));
+    }
+}

@@ -2,9 +2,10 @@
 
 use std::{path::Path, time::Duration};
 
+use proptest::prelude::*;
 use serde_json::json;
 
-use super::{BackendConfig, BackendUpdate, HttpConfig, Location, Placement, ServeConfig, Source};
+use super::{BackendConfig, HttpConfig, Location, Placement, ServeConfig, Source};
 use crate::error::ServeError;
 
 fn yaml(text: &str) -> Result<ServeConfig, ServeError> {
@@ -280,12 +281,21 @@ fn problems_past_the_first_hundred_are_counted() {
 }
 
 #[test]
-fn an_update_tells_every_mistake_too() {
-    let json =
-        json!({"num_replicas": null, "placement": null, "max_batch_size": 0, "restart": {"backoff": 1}});
-    let ServeError::InvalidConfig(found) = BackendUpdate::from_json(json).unwrap_err() else { panic!() };
-    let places: Vec<_> = found.iter().map(|problem| problem.place.as_str()).collect();
-    assert_eq!(places, ["num_replicas", "max_batch_size", "restart.backoff"]);
-    let cleared = BackendUpdate::from_json(json!({"placement": null, "restart": {"backoff_s": 2}})).unwrap();
-    assert_eq!((cleared.placement, cleared.restart.backoff), (Some(None), Some(Duration::from_secs(2))));
+fn a_slash_at_the_end_and_a_parameter_are_different_routes() {
+    let text = "backends: [{name: a, registered: a}]\nendpoints:\n\
+                - {name: e, route: '/x/', backend: a}\n- {name: f, route: '/x/{y}', backend: a}\n";
+    assert_eq!(yaml(text).map(|config| config.endpoints.len()), Ok(2));
+}
+
+proptest! {
+    #[test]
+    fn no_change_of_a_few_characters_makes_it_panic(
+        at in 0..WHOLE.len(), length in 0..10_usize, new in "[-a1:,\\[\\]{}&*!|>'\"#%@~?. \n]{0,3}",
+    ) {
+        let mut text = WHOLE.to_owned();
+        text.replace_range(at..(at + length).min(WHOLE.len()), &new);
+        if let Err(error) = yaml(&text) {
+            prop_assert!(matches!(error, ServeError::InvalidConfig(problems) if !problems.is_empty()));
+        }
+    }
 }
