@@ -8,7 +8,10 @@ mod http;
 mod ids;
 mod traffic;
 
-pub use config::{BackendConfig, BackendUpdate, Placement, RestartPolicy, RestartUpdate, limits};
+pub use config::{
+    AdminConfig, BackendConfig, BackendDecl, BackendUpdate, ENDPOINT_METHODS, EndpointDecl, HttpConfig,
+    Location, Placement, RestartPolicy, RestartUpdate, ServeConfig, Source, limits,
+};
 pub use error::{BoxError, Fault, Problem, ServeError};
 pub use http::{ROUTE_BYTES_MAX, RouteParams, RoutePattern, RouteTable};
 pub use ids::{BackendName, EndpointName, NAME_BYTES_MAX, ReplicaId};

@@ -180,15 +180,14 @@ impl BackendConfig {
         unless(self.problems(), ())
     }
 
-    /// Every mistake, in the order of the fields; each place is a key.
+    /// Every mistake; each place is a key.
     pub(crate) fn problems(&self) -> Vec<Problem> {
         let mut check = Check::default();
         let batch = self.max_batch_size.map_or(0, NonZeroUsize::get);
-        let concurrent = self.max_concurrent_queries.get();
         check.at_most("num_replicas", self.num_replicas as usize, NUM_REPLICAS_MAX as usize);
         check.at_most("max_batch_size", batch, BATCH_SIZE_MAX);
         check.wait("batch_wait_timeout_s", self.batch_wait_timeout, BATCH_WAIT_TIMEOUT_MAX);
-        check.at_most("max_concurrent_queries", concurrent, CONCURRENT_QUERIES_MAX);
+        check.at_most("max_concurrent_queries", self.max_concurrent_queries.get(), CONCURRENT_QUERIES_MAX);
         check.at_most("max_queued_queries", self.max_queued_queries, QUEUED_QUERIES_MAX);
         if let Some(timeout) = self.request_timeout {
             check.timeout("request_timeout_s", timeout, TIMEOUT_MAX);
@@ -197,16 +196,21 @@ impl BackendConfig {
         check.timeout("graceful_shutdown_timeout_s", self.graceful_shutdown_timeout, TIMEOUT_MAX);
         check.at_most("num_threads", self.num_threads.map_or(0, NonZeroUsize::get), NUM_THREADS_MAX);
         self.restart.check(&mut check);
-        if batch > concurrent && batch <= BATCH_SIZE_MAX {
-            let what = format!(
-                "max_concurrent_queries is {concurrent} and max_batch_size is {batch}; \
-                 a replica must be allowed to run at least one whole batch"
-            );
-            check.problem("max_concurrent_queries", what);
-        }
         let mut problems = self.refused.clone();
         problems.extend(check.into_problems());
+        problems.extend(self.mismatch());
         problems
+    }
+
+    /// Values that do not go together.
+    fn mismatch(&self) -> Option<Problem> {
+        let batch = self.max_batch_size.filter(|batch| *batch > self.max_concurrent_queries)?;
+        let what = format!(
+            "max_concurrent_queries is {} and max_batch_size is {batch}; \
+             a replica must be allowed to run at least one whole batch",
+            self.max_concurrent_queries
+        );
+        Some(Problem { place: "max_concurrent_queries".into(), what })
     }
 
     /// `given` when it is not 0; else what is refused is noted under `key`.

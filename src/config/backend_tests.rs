@@ -61,7 +61,10 @@ fn each_bad_value_is_refused_with_its_key_and_its_limit() {
     let cases = [
         (config().num_replicas(10_001), "num_replicas: 10001 was given; at most 10000"),
         (config().max_batch_size(0), "max_batch_size: 0 was given; at least 1"),
-        (config().max_batch_size(65_537), "max_batch_size: 65537 was given; at most 65536"),
+        (
+            config().max_batch_size(65_537).max_concurrent_queries(65_537),
+            "max_batch_size: 65537 was given; at most 65536",
+        ),
         (config().max_concurrent_queries(0), "max_concurrent_queries: 0 was given"),
         (config().max_concurrent_queries(1_000_001), "max_concurrent_queries: 1000001 was given; at most"),
         (config().max_queued_queries(10_000_001), "max_queued_queries: 10000001 was given; at most"),
@@ -179,4 +182,15 @@ fn an_update_is_judged_by_its_result() {
     let both = BackendUpdate::default().max_concurrent_queries(0).num_threads(0);
     let ServeError::InvalidConfig(found) = old.updated(&both).unwrap_err() else { panic!("another error") };
     assert_eq!(found.len(), 2);
+}
+
+#[test]
+fn an_update_tells_every_mistake_too() {
+    let json =
+        json!({"num_replicas": null, "placement": null, "max_batch_size": 0, "restart": {"backoff": 1}});
+    let ServeError::InvalidConfig(found) = BackendUpdate::from_json(json).unwrap_err() else { panic!() };
+    let places: Vec<_> = found.iter().map(|problem| problem.place.as_str()).collect();
+    assert_eq!(places, ["num_replicas", "max_batch_size", "restart.backoff"]);
+    let cleared = BackendUpdate::from_json(json!({"placement": null, "restart": {"backoff_s": 2}})).unwrap();
+    assert_eq!((cleared.placement, cleared.restart.backoff), (Some(None), Some(Duration::from_secs(2))));
 }

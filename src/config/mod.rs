@@ -1,15 +1,33 @@
 //! What an operator or a program asks for: checked options, with every mistake told at once.
 
+mod admin;
 mod backend;
+mod backend_decl;
 #[cfg(test)]
 mod backend_tests;
 mod check;
+mod endpoint_decl;
+mod fields;
+mod file;
+#[cfg(test)]
+mod file_tests;
+mod http;
+mod item;
+mod known;
+mod node;
 mod placement;
+mod problems;
 mod restart;
 mod update;
+mod yaml;
 
+pub use admin::AdminConfig;
 pub use backend::BackendConfig;
+pub use backend_decl::{BackendDecl, Source};
 pub use check::limits;
+pub use endpoint_decl::{ENDPOINT_METHODS, EndpointDecl};
+pub use file::ServeConfig;
+pub use http::{HttpConfig, Location};
 pub use placement::Placement;
 pub use restart::{RestartPolicy, RestartUpdate};
 pub use update::BackendUpdate;

@@ -13,3 +13,9 @@ pub enum Placement {
     /// On a thread of its own for each replica: for handlers that compute. Costs a thread a replica.
     Dedicated,
 }
+
+impl Placement {
+    /// Every placement with its word in a file.
+    pub(crate) const WORDS: [(&'static str, Self); 2] =
+        [("worker", Self::Worker), ("dedicated", Self::Dedicated)];
+}

@@ -4,7 +4,11 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use super::check::{Check, seconds};
+use super::{
+    check::{Check, seconds},
+    item::Item,
+    limits::{MAX_RESTARTS_MAX, RESTART_BACKOFF_MAX, TIMEOUT_MAX},
+};
 
 /// How often a replica whose start fails is tried again, and how fast.
 ///
@@ -57,10 +61,23 @@ impl RestartPolicy {
     }
 
     pub(crate) fn check(&self, check: &mut Check) {
-        use super::limits::{MAX_RESTARTS_MAX, RESTART_BACKOFF_MAX, TIMEOUT_MAX};
         check.at_most("restart.max_restarts", self.max_restarts as usize, MAX_RESTARTS_MAX as usize);
         check.timeout("restart.window_s", self.window, TIMEOUT_MAX);
         check.wait("restart.backoff_s", self.backoff, RESTART_BACKOFF_MAX);
+    }
+}
+
+impl RestartUpdate {
+    /// Takes the fields of a map; a wrong one is noted and left out.
+    pub(crate) fn read(item: Item<'_>) -> Option<Self> {
+        let mut fields = item.fields()?;
+        let update = Self {
+            max_restarts: fields.read("max_restarts", |item| item.whole(0, MAX_RESTARTS_MAX.into())),
+            window: fields.read("window_s", |item| item.timeout(TIMEOUT_MAX)),
+            backoff: fields.read("backoff_s", |item| item.seconds(RESTART_BACKOFF_MAX)),
+        };
+        fields.finish();
+        Some(update)
     }
 }
 

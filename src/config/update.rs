@@ -2,7 +2,10 @@
 
 use std::time::Duration;
 
-use super::{backend::BackendConfig, check::unless, placement::Placement, restart::RestartUpdate};
+use super::{
+    backend::BackendConfig, check::unless, fields::Fields, item::Item, limits::*, node::Node,
+    placement::Placement, problems::Problems, restart::RestartUpdate,
+};
 use crate::error::ServeError;
 
 /// A change of a backend's options: only the fields that are given change.
@@ -115,6 +118,54 @@ impl BackendUpdate {
     pub fn restart(mut self, update: impl Into<RestartUpdate>) -> Self {
         self.restart = update.into();
         self
+    }
+}
+
+impl BackendUpdate {
+    /// The change that a JSON object asks for, with the keys of a file; `null` clears what can be cleared.
+    ///
+    /// # Errors
+    /// [`ServeError::InvalidConfig`] with every unknown key and every value that cannot be. Whether the result
+    /// is one that can be used is for [`BackendConfig::updated`] to say.
+    ///
+    /// ```
+    /// use greenroom::BackendUpdate;
+    /// let update = BackendUpdate::from_json(serde_json::json!({"num_replicas": 3, "max_batch_size": null}))?;
+    /// assert_eq!(update, BackendUpdate::default().num_replicas(3).max_batch_size(None));
+    /// assert!(BackendUpdate::from_json(serde_json::json!({"num_replica": 3})).is_err());
+    /// # Ok::<(), greenroom::ServeError>(())
+    /// ```
+    pub fn from_json(json: serde_json::Value) -> Result<Self, ServeError> {
+        let node = Node::from_json(json).map_err(|problem| ServeError::InvalidConfig(vec![problem]))?;
+        let problems = Problems::default();
+        let update = Item::root(&node, &problems).fields().map(|mut fields| {
+            let update = Self::read(&mut fields);
+            fields.finish();
+            update
+        });
+        problems.unless(update)
+    }
+
+    /// Takes every option of a backend out of `fields`; a wrong one is noted and left out.
+    pub(crate) fn read(fields: &mut Fields<'_>) -> Self {
+        let count = |max| move |item: Item<'_>| item.positive(max).map(usize::from);
+        Self {
+            num_replicas: fields.read("num_replicas", |item| item.whole(0, NUM_REPLICAS_MAX.into())),
+            max_batch_size: fields.nullable("max_batch_size", count(BATCH_SIZE_MAX)),
+            batch_wait_timeout: fields
+                .read("batch_wait_timeout_s", |item| item.seconds(BATCH_WAIT_TIMEOUT_MAX)),
+            max_concurrent_queries: fields.read("max_concurrent_queries", count(CONCURRENT_QUERIES_MAX)),
+            max_queued_queries: fields
+                .read("max_queued_queries", |item| item.whole(0, QUEUED_QUERIES_MAX as i64)),
+            request_timeout: fields.nullable("request_timeout_s", |item| item.timeout(TIMEOUT_MAX)),
+            startup_timeout: fields.read("startup_timeout_s", |item| item.timeout(TIMEOUT_MAX)),
+            graceful_shutdown_timeout: fields
+                .read("graceful_shutdown_timeout_s", |item| item.timeout(TIMEOUT_MAX)),
+            idempotent: fields.read("idempotent", Item::bool),
+            placement: fields.nullable("placement", |item| item.word(&Placement::WORDS)),
+            num_threads: fields.nullable("num_threads", count(NUM_THREADS_MAX)),
+            restart: fields.read("restart", RestartUpdate::read).unwrap_or_default(),
+        }
     }
 }
 

@@ -1,5 +1,7 @@
 //! `TrafficPolicy`: which share of an endpoint's requests each backend gets.
 
+use std::collections::BTreeSet;
+
 use serde::{Serialize, Serializer};
 
 use crate::{
@@ -136,12 +138,13 @@ impl Serialize for TrafficPolicy {
 
 fn mistakes(weights: &[(BackendName, f64)]) -> Vec<Mistake> {
     let mut found = Vec::new();
+    let mut seen = BTreeSet::new();
     for (entry, (backend, weight)) in weights.iter().enumerate() {
         let mut mistake = |what| found.push(Mistake { entry: Some(entry), what });
         if !weight.is_finite() || *weight < 0.0 {
             mistake(format!("a weight of {weight} was given; allowed: a number from 0 to 1"));
         }
-        if weights[..entry].iter().any(|(other, _)| other == backend) {
+        if !seen.insert(backend) {
             mistake(format!("backend {backend} is named twice"));
         }
     }
@@ -152,10 +155,12 @@ fn mistakes(weights: &[(BackendName, f64)]) -> Vec<Mistake> {
         let sum: f64 = weights.iter().map(|(_, weight)| weight).sum();
         // Each addition may be off by half an epsilon; 0.999999 written by hand has to pass.
         let rounding = weights.len() as f64 * f64::EPSILON;
+        // Told without the last digits, which are those of the addition.
+        let shown = (sum * 1e9).round() / 1e9;
         if (sum - 1.0).abs() > WEIGHT_SUM_TOLERANCE + rounding {
             found.push(Mistake {
                 entry: None,
-                what: format!("the weights add up to {sum}; they must add up to 1"),
+                what: format!("the weights add up to {shown}; they must add up to 1"),
             });
         }
     }
@@ -180,7 +185,7 @@ mod tests {
             (&[("a", f64::NAN)], "traffic.a: a weight of NaN"),
             (&[("a", f64::INFINITY)], "traffic.a: a weight of inf"),
             (&[("a", 0.5), ("a", 0.5)], "traffic.a: backend a is named twice"),
-            (&[("a", 0.5), ("b", 0.4)], "traffic: the weights add up to 0.9"),
+            (&[("a", 0.1), ("b", 0.2), ("c", 0.3)], "traffic: the weights add up to 0.6;"),
             (&[("a", 0.0)], "traffic: the weights add up to 0;"),
         ];
         for (weights, text) in cases {

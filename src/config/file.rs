@@ -1,0 +1,92 @@
+//! `ServeConfig`: what a configuration file, or the same as JSON, says.
+
+use std::path::Path;
+
+use serde::Serialize;
+
+use super::{
+    admin::AdminConfig, backend_decl::BackendDecl, endpoint_decl::EndpointDecl, http::HttpConfig, item::Item,
+    known::Known, node::Node, problems::Problems, yaml,
+};
+use crate::error::ServeError;
+
+/// Everything that a configuration file says; what it does not say has its default.
+///
+/// ```
+/// use std::path::Path;
+/// use greenroom::ServeConfig;
+/// let text = "
+/// backends:
+///   - name: digits
+///     onnx: digits.onnx
+///     num_replicas: 2
+/// endpoints:
+///   - name: digits
+///     route: /digits
+///     backend: digits
+/// ";
+/// let config = ServeConfig::from_yaml(text, Path::new("/models"))?;
+/// assert_eq!(config.backends[0].config.num_replicas, 2);
+/// assert_eq!(config.endpoints[0].methods, ["POST"]);
+/// assert_eq!(config.http.port, 8000);
+/// # Ok::<(), greenroom::ServeError>(())
+/// ```
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct ServeConfig {
+    /// Where requests come in.
+    pub http: HttpConfig,
+    /// Where the service itself is administered.
+    pub admin: AdminConfig,
+    /// Every backend, in the order of the file.
+    pub backends: Vec<BackendDecl>,
+    /// Every endpoint, in the order of the file; each backend that it names is there.
+    pub endpoints: Vec<EndpointDecl>,
+}
+
+impl ServeConfig {
+    /// What a YAML text says; relative paths in it start from `base_dir`. Nothing is opened.
+    ///
+    /// Aliases and custom tags are not supported; a text has at most 4 MiB.
+    ///
+    /// # Errors
+    /// [`ServeError::InvalidConfig`] with every mistake and its line and column.
+    pub fn from_yaml(text: &str, base_dir: &Path) -> Result<Self, ServeError> {
+        let (node, found) = yaml::read(text).map_err(|problem| ServeError::InvalidConfig(vec![problem]))?;
+        let problems = Problems::default();
+        found.into_iter().for_each(|problem| problems.push(problem));
+        let config = Self::read(Item::root(&node, &problems), base_dir);
+        problems.unless(config)
+    }
+
+    /// What a JSON value says, in the same form; relative paths in it start from `base_dir`.
+    ///
+    /// # Errors
+    /// [`ServeError::InvalidConfig`] with every mistake and its path.
+    pub fn from_json(json: serde_json::Value, base_dir: &Path) -> Result<Self, ServeError> {
+        let node = Node::from_json(json).map_err(|problem| ServeError::InvalidConfig(vec![problem]))?;
+        let problems = Problems::default();
+        let config = Self::read(Item::root(&node, &problems), base_dir);
+        problems.unless(config)
+    }
+
+    fn read(item: Item<'_>, base_dir: &Path) -> Option<Self> {
+        let mut fields = item.fields()?;
+        let mut known = Known::default();
+        let http = fields.nullable("http", HttpConfig::read).flatten();
+        let admin = fields.nullable("admin", AdminConfig::read).flatten();
+        let backends = fields.nullable("backends", |item| {
+            let items = item.items().or_else(|| known.incomplete())?;
+            Some(items.into_iter().filter_map(|item| BackendDecl::read(item, base_dir, &mut known)).collect())
+        });
+        let endpoints = fields.nullable("endpoints", |item| {
+            Some(item.items()?.into_iter().filter_map(|item| EndpointDecl::read(item, &mut known)).collect())
+        });
+        fields.finish();
+        Some(Self {
+            http: http.unwrap_or_default(),
+            admin: admin.unwrap_or_default(),
+            backends: backends.flatten().unwrap_or_default(),
+            endpoints: endpoints.flatten().unwrap_or_default(),
+        })
+    }
+}

@@ -1,0 +1,101 @@
+//! `HttpConfig`: where requests come in.
+
+use std::{net::IpAddr, num::NonZeroUsize};
+
+use serde::Serialize;
+
+use super::item::Item;
+use crate::error::ServeError;
+
+/// Most threads that serve requests.
+const THREADS_MAX: usize = 1024;
+
+/// Largest request body that can be allowed, in bytes.
+const BODY_BYTES_MAX: i64 = 1 << 30;
+
+/// Where requests come in.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct HttpConfig {
+    /// Which nodes listen; the head node.
+    pub location: Location,
+    /// Address or host name to listen on; `127.0.0.1`, which only this machine reaches.
+    pub host: String,
+    /// Port to listen on; 8000. 0 takes any free one.
+    pub port: u16,
+    /// Threads that serve requests and hold the replicas placed on them; none: one a core. At most 1024.
+    pub threads: Option<NonZeroUsize>,
+    /// Largest request body taken, in bytes; 16 MiB, at most 1 GiB. A request in progress may hold this much.
+    pub max_body_bytes: usize,
+}
+
+/// Which nodes listen for requests.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub enum Location {
+    /// The head node.
+    #[default]
+    HeadOnly,
+    /// Every node; with one node the same as the head node.
+    EveryNode,
+    /// None: requests come from handles alone.
+    NoServer,
+}
+
+impl Default for HttpConfig {
+    fn default() -> Self {
+        Self {
+            location: Location::default(),
+            host: "127.0.0.1".into(),
+            port: 8000,
+            threads: None,
+            max_body_bytes: 16 << 20,
+        }
+    }
+}
+
+impl HttpConfig {
+    pub(crate) fn read(item: Item<'_>) -> Option<Self> {
+        let mut fields = item.fields()?;
+        let default = Self::default();
+        let locations = [
+            ("HeadOnly", Location::HeadOnly),
+            ("EveryNode", Location::EveryNode),
+            ("NoServer", Location::NoServer),
+        ];
+        let config = Self {
+            location: fields.read("location", |item| item.word(&locations)).unwrap_or_default(),
+            host: fields.read("host", |item| item.parsed(host)).unwrap_or(default.host),
+            port: fields.read("port", port).unwrap_or(default.port),
+            threads: fields.nullable("threads", |item| item.positive(THREADS_MAX)).flatten(),
+            max_body_bytes: fields
+                .read("max_body_bytes", |item| item.whole(1, BODY_BYTES_MAX))
+                .unwrap_or(default.max_body_bytes),
+        };
+        fields.finish();
+        Some(config)
+    }
+}
+
+/// A port; 0 stands for any free one.
+pub(super) fn port(item: Item<'_>) -> Option<u16> {
+    item.whole(0, u16::MAX.into())
+}
+
+/// An address, or what can be the name of a host.
+pub(super) fn host(text: &str) -> Result<String, ServeError> {
+    let label = |label: &str| {
+        !label.is_empty()
+            && label.len() <= 63
+            && label.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
+            && !label.starts_with('-')
+    };
+    let numeric = text.bytes().all(|b| b.is_ascii_digit() || b == b'.');
+    let name = !numeric && text.len() <= 253 && text.split('.').all(label);
+    if name || text.parse::<IpAddr>().is_ok() {
+        return Ok(text.into());
+    }
+    let why = format!(
+        "{:?} is no IP address and no host name; a port has a key of its own",
+        super::node::shown(text)
+    );
+    Err(ServeError::invalid("host", why))
+}

@@ -1,0 +1,83 @@
+//! `Known`: the names and routes that a configuration has declared so far.
+
+use std::collections::BTreeMap;
+
+use super::{item::Item, node::shown};
+use crate::{
+    http::RoutePattern,
+    ids::{BackendName, EndpointName},
+};
+
+/// Most backends that a refusal lists.
+const LISTED_MAX: usize = 20;
+
+/// The names and routes read so far, each with its place.
+#[derive(Debug, Default)]
+pub(crate) struct Known {
+    backends: BTreeMap<BackendName, Backend>,
+    endpoints: BTreeMap<EndpointName, String>,
+    routes: BTreeMap<String, String>,
+    /// A backend's name could not be read, so that one that is missing may be that.
+    incomplete: bool,
+}
+
+#[derive(Debug)]
+struct Backend {
+    place: String,
+    onnx: bool,
+}
+
+impl Known {
+    /// Some backend's name could not be read.
+    pub(crate) fn incomplete<T>(&mut self) -> Option<T> {
+        self.incomplete = true;
+        None
+    }
+
+    /// Notes a backend; a second one of its name is a problem.
+    pub(crate) fn backend(&mut self, name: &BackendName, onnx: bool, item: &Item<'_>) {
+        match self.backends.get(name) {
+            Some(first) => item.problem(format!("backend {name} is there twice, first at {}", first.place)),
+            None => drop(self.backends.insert(name.clone(), Backend { place: item.place(), onnx })),
+        }
+    }
+
+    /// Notes an endpoint; a second one of its name is a problem.
+    pub(crate) fn endpoint(&mut self, name: &EndpointName, item: &Item<'_>) {
+        match self.endpoints.get(name) {
+            Some(first) => item.problem(format!("endpoint {name} is there twice, first at {first}")),
+            None => drop(self.endpoints.insert(name.clone(), item.place())),
+        }
+    }
+
+    /// Notes a route; a second one that matches the same paths is a problem.
+    pub(crate) fn route(&mut self, route: &RoutePattern, item: &Item<'_>) {
+        let shape: Vec<&str> = route.shape().map(|segment| segment.unwrap_or("{}")).collect();
+        let shape = shape.join("/");
+        match self.routes.get(&shape) {
+            Some(first) => {
+                item.problem(format!("the route {route} matches the same paths as the one at {first}"))
+            }
+            None => drop(self.routes.insert(shape, item.place())),
+        }
+    }
+
+    /// Whether the backend is an ONNX model.
+    pub(crate) fn is_onnx(&self, name: &BackendName) -> bool {
+        self.backends.get(name).is_some_and(|backend| backend.onnx)
+    }
+
+    /// A backend that is not declared is a problem.
+    pub(crate) fn find(&self, name: &BackendName, item: &Item<'_>) {
+        if self.incomplete || self.backends.contains_key(name) {
+            return;
+        }
+        let mut names: Vec<String> =
+            self.backends.keys().take(LISTED_MAX).map(|name| shown(name.as_str())).collect();
+        if self.backends.len() > LISTED_MAX {
+            names.push("...".into());
+        }
+        let there = if names.is_empty() { "none".into() } else { names.join(", ") };
+        item.problem(format!("there is no backend {name}; declared here: {there}"));
+    }
+}
