@@ -36,7 +36,7 @@ fn flat_and_nested_arrays_are_the_same_in_any_order_of_fields() {
         r#""datatype": "FP32", "data": [1, 2.5, -3, 4e3], "shape": [2, 2], "more": {"a": [1]}"#,
         r#""shape": [2, 2], "datatype": "FP32", "parameters": {"content_type": "np"}, "data": [1, 2.5, -3, 4e3]"#,
     ] {
-        assert_eq!(input(rest).unwrap().inputs, [want.clone()], "{rest}");
+        assert_eq!(input(rest).unwrap().inputs, std::slice::from_ref(&want), "{rest}");
     }
 }
 
