@@ -10,6 +10,9 @@ use crate::tensor::{Datatype, TensorData, elements_of};
 /// Elements for which room is made before any was read; a claimed shape must not reserve memory.
 const ROOM_MAX: usize = 4096;
 
+/// Characters of a misplaced string that an error shows.
+const SHOWN_CHARS_MAX: usize = 40;
+
 /// Which tensor an error is about.
 #[derive(Clone, Copy)]
 pub(super) struct Place<'a> {
@@ -190,7 +193,8 @@ impl<'de, T: Element> Visitor<'de> for Level<'_, T> {
     }
 
     fn visit_str<E: Error>(self, value: &str) -> Result<Kind, E> {
-        self.push(T::from_text(value), format_args!("{value:?}"))
+        let end = value.char_indices().nth(SHOWN_CHARS_MAX).map_or(value.len(), |(end, _)| end);
+        self.push(T::from_text(value), format_args!("{:?}", &value[..end]))
     }
 
     fn visit_unit<E: Error>(self) -> Result<Kind, E> {

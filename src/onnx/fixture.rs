@@ -1,6 +1,26 @@
 //! Tiny ONNX files for tests, written by hand in protobuf.
 
-use std::path::PathBuf;
+use std::{
+    ops::Deref,
+    path::{Path, PathBuf},
+};
+
+/// A file that is gone when the test is done with it.
+pub(super) struct Scratch(PathBuf);
+
+impl Deref for Scratch {
+    type Target = Path;
+
+    fn deref(&self) -> &Path {
+        &self.0
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        std::fs::remove_file(&self.0).unwrap();
+    }
+}
 
 /// A dimension of an input.
 #[derive(Clone, Copy)]
@@ -35,7 +55,7 @@ pub(super) fn value(name: &str, element: u8, shape: &[Dim]) -> Vec<u8> {
 }
 
 /// A file with one node `operator` from `inputs` to the float `y`; the path names the test.
-pub(super) fn model(test: &str, operator: &str, inputs: &[(&str, u8, &[Dim])]) -> PathBuf {
+pub(super) fn model(test: &str, operator: &str, inputs: &[(&str, u8, &[Dim])]) -> Scratch {
     let names = inputs.iter().flat_map(|(name, ..)| field(1, name.as_bytes()));
     let node: Vec<u8> = names.chain(field(2, b"y")).chain(field(4, operator.as_bytes())).collect();
     let values = inputs.iter().flat_map(|(name, element, shape)| field(11, &value(name, *element, shape)));
@@ -46,8 +66,8 @@ pub(super) fn model(test: &str, operator: &str, inputs: &[(&str, u8, &[Dim])]) -
 }
 
 /// A file of any bytes.
-pub(super) fn write(test: &str, bytes: &[u8]) -> PathBuf {
+pub(super) fn write(test: &str, bytes: &[u8]) -> Scratch {
     let path = std::env::temp_dir().join(format!("greenroom-{}-{test}.onnx", std::process::id()));
     std::fs::write(&path, bytes).unwrap();
-    path
+    Scratch(path)
 }

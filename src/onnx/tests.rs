@@ -156,7 +156,7 @@ fn files_that_cannot_be_served_are_told_with_their_path() {
 #[test]
 fn a_fixed_first_axis_is_told() {
     let path = fixture::model("fixed", "Exp", &[("x", 1, &[Dim::Fixed(1), Dim::Fixed(2)])]);
-    let model = OnnxModel::load(path, 1).unwrap().prepared([4]).unwrap();
+    let model = OnnxModel::load(&*path, 1).unwrap().prepared([4]).unwrap();
     assert_eq!(model.batch_axis(), BatchAxis::Fixed(1));
     let of = |rows: usize| Tensor::new("x", [rows, 2], vec![0.0_f32; rows * 2]).unwrap();
     assert_eq!(*model.run(&[of(1)]).unwrap()[0].data(), TensorData::Fp32(vec![1.0, 1.0]));
@@ -167,7 +167,7 @@ fn a_fixed_first_axis_is_told() {
 fn symbols_must_agree_and_open_axes_take_any_length() {
     let inputs: [(&str, u8, &[Dim]); 2] =
         [("a", 1, &[Dim::Named("n"), Dim::Open]), ("b", 1, &[Dim::Named("n"), Dim::Fixed(1)])];
-    let model = OnnxModel::load(fixture::model("symbols", "Mul", &inputs), 1).unwrap();
+    let model = OnnxModel::load(&*fixture::model("symbols", "Mul", &inputs), 1).unwrap();
     let of = |name: &str, shape: [usize; 2]| {
         let elements = shape.iter().product();
         Tensor::new(name, shape, vec![2.0_f32; elements]).unwrap()
@@ -176,6 +176,6 @@ fn symbols_must_agree_and_open_axes_take_any_length() {
     assert_eq!((product[0].shape(), product[0].data()), (&[3, 2][..], &TensorData::Fp32(vec![4.0; 6])));
     refused(&model, &[of("a", [3, 2]), of("b", [2, 1])], &["`b`", "[2, 1]", "n is 3 in `a`"]);
     let open = fixture::model("open", "Exp", &[("x", 1, &[Dim::Open, Dim::Fixed(2)])]);
-    let open = OnnxModel::load(open, 1).unwrap();
+    let open = OnnxModel::load(&*open, 1).unwrap();
     assert_eq!((open.batch_axis(), &open.metadata().inputs[0].shape[..]), (BatchAxis::Rows, &[-1, 2][..]));
 }

@@ -105,7 +105,8 @@ impl FromStr for Datatype {
     fn from_str(name: &str) -> Result<Self, ServeError> {
         Self::ALL.into_iter().find(|datatype| datatype.name() == name).ok_or_else(|| {
             let allowed = Self::ALL.map(Self::name).join(", ");
-            ServeError::bad_request(format!("datatype {name:?} does not exist; allowed: {allowed}"))
+            let shown: String = name.chars().take(40).collect();
+            ServeError::bad_request(format!("datatype {shown:?} does not exist; allowed: {allowed}"))
         })
     }
 }
