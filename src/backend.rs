@@ -11,6 +11,7 @@ use std::{
 use actix::{Actor, Handler, Message, ResponseFuture};
 
 use crate::{
+    actors::build::Build,
     actors::{
         batcher::{BatchPort, CopyBatch},
         context::ReplicaContext,
@@ -18,12 +19,12 @@ use crate::{
         lane_port::LanePort,
         replica::Factory,
     },
-    actors::build::Build,
     call::Request,
     config::Placement,
     error::BoxError,
     ids::BackendName,
     meta::Meta,
+    metrics::spread::Spread,
     port::Port,
     routing::backend_port::{AnyBackendPort, Shared},
 };
@@ -91,19 +92,18 @@ impl<M: Request> Message for Batch<M> {
 }
 
 /// Makes the port of one replica for one message type.
-pub(crate) type MakePort<A> = dyn Fn(&mut Build<A>) -> Box<dyn Any + Send + Sync> + Send + Sync;
+pub(crate) type MakePort<A> = dyn Fn(&mut Build<'_, A>) -> Box<dyn Any + Send + Sync> + Send + Sync;
 
 /// Joins the ports of several forms of one outer message; each has the name that callers choose it by.
-pub(crate) type JoinPorts =
-    fn(Vec<(Box<str>, Box<dyn Any + Send + Sync>)>) -> Box<dyn Any + Send + Sync>;
+pub(crate) type JoinPorts = fn(Vec<(Box<str>, Box<dyn Any + Send + Sync>)>) -> Box<dyn Any + Send + Sync>;
 
 /// One message type that a backend takes.
-pub(crate) struct PortSpec<A: Actor> {
+pub(crate) struct PortSpec<A: Actor<Context = ReplicaContext<A>>> {
     pub(crate) outer: TypeId,
     pub(crate) label: Box<str>,
     pub(crate) make: Box<MakePort<A>>,
     pub(crate) join: JoinPorts,
-    pub(crate) shared: fn(BackendName) -> Box<dyn AnyBackendPort>,
+    pub(crate) shared: fn(BackendName, Arc<Spread>) -> Box<dyn AnyBackendPort>,
 }
 
 /// Named code with its abilities: made with a factory, then told which messages its actor takes.
@@ -156,11 +156,13 @@ pub struct Backend<A: Actor<Context = ReplicaContext<A>>> {
     pub(crate) batchers: HashMap<TypeId, Box<dyn Any + Send + Sync>>,
     pub(crate) copies: HashMap<TypeId, Box<dyn Any + Send + Sync>>,
     pub(crate) placement: Placement,
+    /// Whether it asks for all headers of an HTTP request.
+    pub(crate) wants_headers: bool,
 }
 
 /// Makes the Batcher of one replica for one message type, once, and its port for the form `F`.
-pub(crate) struct MakeBatcher<A: Actor, M: Request>(
-    pub(crate) fn(&mut Build<A>) -> Arc<crate::actors::lane::Lane<crate::actors::batcher::Batcher<M>>>,
+pub(crate) struct MakeBatcher<A: Actor<Context = ReplicaContext<A>>, M: Request>(
+    pub(crate) fn(&mut Build<'_, A>) -> Arc<crate::actors::lane::Lane<crate::actors::batcher::Batcher<M>>>,
 );
 
 impl<A: Actor<Context = ReplicaContext<A>>> Backend<A> {
@@ -176,6 +178,7 @@ impl<A: Actor<Context = ReplicaContext<A>>> Backend<A> {
             batchers: HashMap::new(),
             copies: HashMap::new(),
             placement: Placement::Worker,
+            wants_headers: false,
         }
     }
 
@@ -214,7 +217,7 @@ impl<A: Actor<Context = ReplicaContext<A>>> Backend<A> {
     where
         A: Handler<Batch<M>>,
     {
-        let make = MakeBatcher::<A, M>(Build::batcher::<M>);
+        let make = MakeBatcher::<A, M>(|build| build.batcher::<M>());
         self.batchers.insert(TypeId::of::<M>(), Box::new(make));
         if !self.specs.iter().any(|spec| spec.outer == TypeId::of::<M>()) {
             self = self.batch_form::<Plain<M>>("", first);
@@ -245,9 +248,8 @@ impl<A: Actor<Context = ReplicaContext<A>>> Backend<A> {
         A: Handler<F::Inner>,
     {
         self.spec::<F>(label, join, |build| match build.batcher_for::<F::Inner>() {
-            Some(lane) => {
-                Arc::new(BatchPort::<F>::new(build.backend().clone(), lane, build.gate())) as Arc<dyn Port<F::Outer>>
-            }
+            Some(lane) => Arc::new(BatchPort::<F>::new(build.backend().clone(), lane, build.gate()))
+                as Arc<dyn Port<F::Outer>>,
             None => Arc::new(LanePort::<A, F>::new(build.backend().clone(), Arc::clone(&build.lane))),
         })
     }
@@ -267,14 +269,14 @@ impl<A: Actor<Context = ReplicaContext<A>>> Backend<A> {
         mut self,
         label: &str,
         join: JoinPorts,
-        make: fn(&mut Build<A>) -> Arc<dyn Port<F::Outer>>,
+        make: fn(&mut Build<'_, A>) -> Arc<dyn Port<F::Outer>>,
     ) -> Self {
         self.specs.push(PortSpec {
             outer: TypeId::of::<F::Outer>(),
             label: label.into(),
             make: Box::new(move |build| Box::new(make(build))),
             join,
-            shared: |name| Box::new(Shared::<F::Outer>::new(name)),
+            shared: |name, refused| Box::new(Shared::<F::Outer>::new(name, refused)),
         });
         self
     }

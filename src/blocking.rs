@@ -49,7 +49,8 @@ impl<M: Request> BlockingHandle<M> {
     pub fn call(&self, msg: M) -> Result<M::Response, ServeError> {
         if tokio::runtime::Handle::try_current().is_ok() {
             return Err(ServeError::WouldDeadlock {
-                why: "it runs an async runtime, which the answer may need; use `Handle::call(..).await` here".into(),
+                why: "it runs an async runtime, which the answer may need; use `Handle::call(..).await` here"
+                    .into(),
             });
         }
         block_on(self.0.call(msg))

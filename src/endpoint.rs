@@ -2,8 +2,8 @@
 
 use crate::{
     error::{Problem, ServeError},
-    http::RoutePattern,
     ids::BackendName,
+    route::RoutePattern,
     traffic::TrafficPolicy,
 };
 

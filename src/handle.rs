@@ -171,6 +171,9 @@ impl<M: Request> Handle<M> {
 #[must_use = "dropping the answer tells the handler that its caller has left"]
 pub struct Calling<R>(State<R>);
 
+// Nothing in it is pinned in place: receivers and boxed alarms move freely.
+impl<R> Unpin for Calling<R> {}
+
 enum State<R> {
     Now(Option<Result<R, ServeError>>),
     Waiting(Waiting<R>),

@@ -143,7 +143,7 @@ struct Pump<M> {
     timer: Timer,
     running: usize,
     ends: FuturesUnordered<LocalBoxFuture<'static, usize>>,
-    message: PhantomData<M>,
+    message: PhantomData<fn(M)>,
 }
 
 impl<M: Request> ActorFuture<Batcher<M>> for Pump<M> {
@@ -200,12 +200,10 @@ impl<M: Request> ActorFuture<Batcher<M>> for Pump<M> {
 }
 
 /// Hands a batch to the replica. `None`: it has been answered already.
-fn send<M: Request>(
-    bench: &Arc<Bench<M>>,
-    waiters: Vec<Waiter<M>>,
-) -> Option<LocalBoxFuture<'static, ()>> {
+fn send<M: Request>(bench: &Arc<Bench<M>>, waiters: Vec<Waiter<M>>) -> Option<LocalBoxFuture<'static, ()>> {
     let begun = Instant::now();
     bench.cells.batches.batch(waiters.len());
+    bench.cells.begun(waiters.len());
     let mut replies = Vec::with_capacity(waiters.len());
     let (mut msgs, mut metas) = (Vec::with_capacity(waiters.len()), Vec::with_capacity(waiters.len()));
     for Waiter { call, permit, since } in waiters {
@@ -254,6 +252,7 @@ fn halves<M: Request>(
     mut metas: Vec<Meta>,
 ) -> Option<LocalBoxFuture<'static, ()>> {
     let Pending { mut replies, begun } = pending;
+    bench.cells.ended(replies.len());
     let middle = msgs.len() / 2;
     let second = zip(msgs.split_off(middle), metas.split_off(middle), replies.split_off(middle), begun);
     let first = zip(msgs, metas, replies, begun);
@@ -273,7 +272,9 @@ fn zip<M: Request>(
     since: Instant,
 ) -> Vec<Waiter<M>> {
     let parts = msgs.into_iter().zip(metas).zip(replies);
-    parts.map(|((msg, meta), (reply, permit))| Waiter { call: Call { msg, meta, reply }, permit, since }).collect()
+    parts
+        .map(|((msg, meta), (reply, permit))| Waiter { call: Call { msg, meta, reply }, permit, since })
+        .collect()
 }
 
 /// The callers of a batch that runs.
@@ -288,6 +289,7 @@ impl<R: Send + 'static> Pending<R> {
         M: Request<Response = R>,
     {
         let (size, took) = (self.replies.len(), self.begun.elapsed());
+        bench.cells.ended(size);
         let results = result.and_then(|results| match results.len() {
             returned if returned == size => Ok(results),
             returned => Err(ServeError::BatchLength { expected: size, returned }),

@@ -26,11 +26,8 @@ use crate::{
     config::{BackendConfig, Placement},
     error::ServeError,
     ids::BackendName,
-    metrics::cells::ReplicaCells,
-    routing::{
-        backend_port::ReplicaPorts,
-        backend_routes::BackendRoutes,
-    },
+    metrics::{cells::ReplicaCells, spread::Spread},
+    routing::{backend_port::ReplicaPorts, backend_routes::BackendRoutes},
 };
 
 /// Everything that one replica is made from.
@@ -60,7 +57,7 @@ pub(crate) struct Built {
 /// A backend whose actor type is erased: what the Controller keeps.
 pub(crate) trait Code: Send + Sync {
     /// The ports over all its replicas.
-    fn routes(&self, name: BackendName) -> BackendRoutes;
+    fn routes(&self, name: BackendName, refused: &Arc<Spread>) -> BackendRoutes;
     /// Whether it can do what the options ask.
     fn check(&self, config: &BackendConfig) -> Result<(), ServeError>;
     /// Where its replicas run unless the options say otherwise.
@@ -70,16 +67,16 @@ pub(crate) trait Code: Send + Sync {
 }
 
 impl<A: Actor<Context = ReplicaContext<A>>> Code for Backend<A> {
-    fn routes(&self, name: BackendName) -> BackendRoutes {
+    fn routes(&self, name: BackendName, refused: &Arc<Spread>) -> BackendRoutes {
         let mut seen = Vec::new();
         let mut ports = Vec::new();
         for spec in &self.specs {
             if !seen.contains(&spec.outer) {
                 seen.push(spec.outer);
-                ports.push((spec.shared)(name.clone()));
+                ports.push((spec.shared)(name.clone(), Arc::clone(refused)));
             }
         }
-        BackendRoutes::new(name, ports)
+        BackendRoutes::new(name, self.wants_headers, ports)
     }
 
     fn check(&self, config: &BackendConfig) -> Result<(), ServeError> {
@@ -105,6 +102,8 @@ impl<A: Actor<Context = ReplicaContext<A>>> Code for Backend<A> {
 
     fn build(&self, order: Order) -> Built {
         let gate = Arc::new(Gate::new(order.admitted));
+        // A replica's cells are made for it alone.
+        let _ = order.cells.gate.set(Arc::clone(&gate));
         let home = Arc::clone(&order.home) as Arc<dyn Home>;
         let concurrency = order.config.max_concurrent_queries.get();
         let lane = Arc::new(Lane::<A>::new(Arc::clone(&gate), concurrency, Some(home)));
@@ -155,7 +154,8 @@ impl<A: Actor<Context = ReplicaContext<A>>> Code for Backend<A> {
 impl<A: Actor<Context = ReplicaContext<A>>> Backend<A> {
     /// One port for each message type; several forms of one are joined.
     fn ports(&self, build: &mut Build<'_, A>) -> ReplicaPorts {
-        let mut grouped: Vec<(TypeId, &PortSpec<A>, Vec<(Box<str>, Box<dyn Any + Send + Sync>)>)> = Vec::new();
+        let mut grouped: Vec<(TypeId, &PortSpec<A>, Vec<(Box<str>, Box<dyn Any + Send + Sync>)>)> =
+            Vec::new();
         for spec in &self.specs {
             let port = (spec.label.clone(), (spec.make)(build));
             match grouped.iter_mut().find(|(outer, ..)| *outer == spec.outer) {
@@ -199,7 +199,8 @@ impl<A: Actor<Context = ReplicaContext<A>>> Build<'_, A> {
     where
         A: Handler<Batch<M>>,
     {
-        let known = self.batchers.get(&TypeId::of::<M>()).and_then(|lane| lane.downcast_ref::<Arc<Lane<_>>>());
+        let known =
+            self.batchers.get(&TypeId::of::<M>()).and_then(|lane| lane.downcast_ref::<Arc<Lane<_>>>());
         if let Some(lane) = known {
             return Arc::clone(lane);
         }
@@ -208,13 +209,12 @@ impl<A: Actor<Context = ReplicaContext<A>>> Build<'_, A> {
             usize::MAX,
             Some(Arc::clone(&self.order.home) as Arc<dyn Home>),
         ));
-        let copy = self.backend.copies.get(&TypeId::of::<M>()).and_then(|copy| copy.downcast_ref::<CopyBatch<M>>());
+        let copy =
+            self.backend.copies.get(&TypeId::of::<M>()).and_then(|copy| copy.downcast_ref::<CopyBatch<M>>());
         let bench = Arc::new(Bench {
-            target: Arc::new(LanePort::<A, Whole<Batch<M>>>::new(
-                self.backend().clone(),
-                Arc::clone(&self.lane),
-            )
-            .ungated()),
+            target: Arc::new(
+                LanePort::<A, Whole<Batch<M>>>::new(self.backend().clone(), Arc::clone(&self.lane)).ungated(),
+            ),
             home: Arc::clone(&self.order.home) as Arc<dyn Home>,
             settings: Arc::clone(&self.settings),
             cells: Arc::clone(&self.order.cells),
@@ -230,7 +230,11 @@ impl<A: Actor<Context = ReplicaContext<A>>> Build<'_, A> {
                 lane: parts_lane,
                 identity,
                 desk: Rc::new(Desk::new(cells, None)),
-                patience: Patience { failures_max: u32::MAX, window: Duration::ZERO, backoff: Duration::ZERO },
+                patience: Patience {
+                    failures_max: u32::MAX,
+                    window: Duration::ZERO,
+                    backoff: Duration::ZERO,
+                },
                 on_event: Box::new(drop),
             };
             drop(tokio::task::spawn_local(ReplicaTask::new(parts).0));

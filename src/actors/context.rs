@@ -9,7 +9,7 @@ use std::{
     panic::{AssertUnwindSafe, catch_unwind},
     pin::Pin,
     rc::Rc,
-    sync::{Arc, atomic::Ordering},
+    sync::Arc,
 };
 
 use actix::{
@@ -199,14 +199,22 @@ impl Desk {
         self.running.get()
     }
 
-    pub(crate) fn begin(&self) {
+    /// A call begins; `counts`: it is shown as one running request.
+    #[inline]
+    pub(crate) fn begin(&self, counts: bool) {
         self.running.set(self.running.get() + 1);
-        self.cells.running.store(self.running.get(), Ordering::Relaxed);
+        if counts {
+            self.cells.begun(1);
+        }
     }
 
-    pub(crate) fn end(&self) {
+    /// A call has ended.
+    #[inline]
+    pub(crate) fn end(&self, counts: bool) {
         self.running.set(self.running.get().saturating_sub(1));
-        self.cells.running.store(self.running.get(), Ordering::Relaxed);
+        if counts {
+            self.cells.ended(1);
+        }
     }
 }
 

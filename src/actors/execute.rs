@@ -178,7 +178,7 @@ pub(crate) struct Running {
 
 impl Running {
     pub(crate) fn begin<F: Form>(desk: &Rc<Desk>, begun: Instant, permit: Option<Permit>) -> Self {
-        desk.begin();
+        desk.begin(F::COUNTS);
         Self { desk: Rc::clone(desk), begun, counts: F::COUNTS, _permit: permit }
     }
 
@@ -192,7 +192,7 @@ impl Running {
 
 impl Drop for Running {
     fn drop(&mut self) {
-        self.desk.end();
+        self.desk.end(self.counts);
     }
 }
 
@@ -217,15 +217,13 @@ impl<R: 'static, S: Send + 'static> RequestFuture<R, S> {
     fn poll_going(&mut self, cx: &mut Context<'_>, desk: &Desk) -> Poll<Result<R, ServeError>> {
         let Some(going) = &mut self.going else { return Poll::Ready(Err(ServeError::NoAnswer)) };
         match going {
-            Going::Alone(future, meta) => {
-                match desk.guard(|| meta.scope(|| future.as_mut().poll(cx))) {
-                    Ok(poll) => poll,
-                    Err(message) => {
-                        desk.note_panic();
-                        Poll::Ready(Err(ServeError::Panicked { message }))
-                    }
+            Going::Alone(future, meta) => match desk.guard(|| meta.scope(|| future.as_mut().poll(cx))) {
+                Ok(poll) => poll,
+                Err(message) => {
+                    desk.note_panic();
+                    Poll::Ready(Err(ServeError::Panicked { message }))
                 }
-            }
+            },
             Going::WithActor(rx, mark) => Pin::new(rx).poll(cx).map(|got| {
                 got.unwrap_or_else(|_| {
                     Err(match mark.panicked.take() {

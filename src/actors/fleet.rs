@@ -69,7 +69,8 @@ pub(crate) struct ReplicaEntry {
     pub(crate) since: Instant,
     pub(crate) control: Arc<dyn ReplicaControl>,
     pub(crate) ports: Arc<ReplicaPorts>,
-    pub(crate) seat: Seat,
+    /// Given back when the replica is gone.
+    pub(crate) _seat: Seat,
 }
 
 /// The thread that a replica lives on.

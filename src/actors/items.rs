@@ -1,6 +1,9 @@
 //! Polling the futures of a context: those that hold the actor, and those beside them.
 
-use std::{rc::Rc, task::{Context, Poll}};
+use std::{
+    rc::Rc,
+    task::{Context, Poll},
+};
 
 use actix::Actor;
 
@@ -9,7 +12,10 @@ use crate::actors::context::{Item, ReplicaContext};
 impl<A: Actor<Context = Self>> ReplicaContext<A> {
     /// Whether a handler left futures, wishes or cancellations that only the loop can look after.
     pub(crate) fn left_work(&self) -> bool {
-        self.held() || !self.items.is_empty() || !self.cancelled.is_empty() || !self.desk.incoming.borrow().is_empty()
+        self.held()
+            || !self.items.is_empty()
+            || !self.cancelled.is_empty()
+            || !self.desk.incoming.borrow().is_empty()
     }
 
     /// Polls the futures that keep everything else waiting, the latest first; true when none is left.
@@ -61,7 +67,7 @@ impl<A: Actor<Context = Self>> ReplicaContext<A> {
         let owner = item.owner.clone();
         self.serving = owner.clone();
         let polled = desk.guard(|| {
-            let poll = || item.future.as_mut().poll(actor, self, cx);
+            let mut poll = || item.future.as_mut().poll(actor, self, cx);
             match &owner {
                 Some(mark) => mark.scope(poll),
                 None => poll(),

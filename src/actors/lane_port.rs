@@ -3,7 +3,6 @@
 use std::{
     any::TypeId,
     marker::PhantomData,
-    rc::Rc,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -66,7 +65,9 @@ where
         if F::COUNTS {
             core.desk.cells.queuing.latency(Duration::ZERO);
         }
+        core.desk.begin(F::COUNTS);
         let step = register::deeper(|| execute::<A, F>(actor, &mut cell.ctx, msg, meta));
+        core.desk.end(F::COUNTS);
         let answer = match step {
             Step::Done(result) => {
                 if F::COUNTS {
@@ -79,7 +80,8 @@ where
             }
             Step::Going(going) => {
                 let (reply, waiting) = Reply::channel();
-                let running = Running::begin::<F>(&core.desk, begun, self.gated.then(|| self.lane.gate.entered()));
+                let running =
+                    Running::begin::<F>(&core.desk, begun, self.gated.then(|| self.lane.gate.entered()));
                 let future = RequestFuture::new(going, reply, running, F::close);
                 core.desk.incoming.borrow_mut().push(Box::pin(future));
                 Answer::Waiting(waiting)
@@ -173,7 +175,10 @@ where
         if F::COUNTS {
             ctx.desk.cells.queuing.latency(begun.duration_since(queued));
         }
-        match execute::<A, F>(actor, ctx, msg, meta) {
+        ctx.desk.begin(F::COUNTS);
+        let step = execute::<A, F>(actor, ctx, msg, meta);
+        ctx.desk.end(F::COUNTS);
+        match step {
             Step::Done(result) => {
                 if F::COUNTS {
                     ctx.desk.cells.answered(begun.elapsed(), result.is_err());

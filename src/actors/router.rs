@@ -49,9 +49,7 @@ impl Router {
     /// Starts it on this thread, in a context that rebuilds it when it panics.
     pub(crate) fn start(self) -> Addr<Self> {
         let directory = self.directory;
-        supervise("router", Arc::clone(&directory), move |_| {
-            Router { directory: Arc::clone(&directory) }
-        })
+        supervise("router", Arc::clone(&directory), move |_| Router { directory: Arc::clone(&directory) })
     }
 }
 

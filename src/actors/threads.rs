@@ -5,7 +5,7 @@ use std::sync::{
     atomic::{AtomicUsize, Ordering},
 };
 
-use actix::{Actor, Addr};
+use actix::Addr;
 use tokio::sync::mpsc;
 
 use crate::{

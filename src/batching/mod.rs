@@ -61,8 +61,7 @@ impl BatchPolicy {
 mod tests {
     use super::*;
 
-    const POLICY: BatchPolicy =
-        BatchPolicy { size_max: 4, wait: Duration::from_millis(2), running_max: 8 };
+    const POLICY: BatchPolicy = BatchPolicy { size_max: 4, wait: Duration::from_millis(2), running_max: 8 };
 
     fn state(queued: usize, oldest: Option<Instant>, running: usize) -> BatchState {
         BatchState { queued, oldest, running }

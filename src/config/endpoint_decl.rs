@@ -5,8 +5,8 @@ use serde::Serialize;
 use super::{fields::Fields, item::Item, known::Known};
 use crate::{
     error::ServeError,
-    http::RoutePattern,
     ids::{BackendName, EndpointName},
+    route::RoutePattern,
     traffic::TrafficPolicy,
 };
 

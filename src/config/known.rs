@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use super::{item::Item, node::shown};
 use crate::{
-    http::RoutePattern,
     ids::{BackendName, EndpointName},
+    route::RoutePattern,
 };
 
 /// Most backends that a refusal lists.

@@ -1,7 +1,10 @@
-//! The HTTP side: what a request's path means.
+//! The HTTP side: ingress on the live routes, JSON and raw forms, the server, errors as problem documents.
 
-mod pattern;
-mod route_table;
+mod ingress;
+mod json;
+mod problem;
+mod server;
+mod service;
 
-pub use pattern::{ROUTE_BYTES_MAX, RouteParams, RoutePattern};
-pub use route_table::RouteTable;
+pub use ingress::{CALL_METHOD_HEADER, Ingress, REQUEST_ID_HEADER, SHARD_KEY_HEADER};
+pub use server::Listen;

@@ -1,9 +1,14 @@
 //! Counters and histograms of one replica: fixed size, written by its own thread only, read by any.
 
 use std::{
-    sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed},
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed},
+    },
     time::Duration,
 };
+
+use crate::call::Gate;
 
 /// Upper bounds of the latency buckets, in microseconds (the metric is in milliseconds).
 pub(crate) const BUCKETS_US: [u64; 16] = [
@@ -42,7 +47,11 @@ pub(crate) struct Histogram<const N: usize> {
 
 impl<const N: usize> Default for Histogram<N> {
     fn default() -> Self {
-        Self { buckets: std::array::from_fn(|_| Count::default()), above: Count::default(), sum: Count::default() }
+        Self {
+            buckets: std::array::from_fn(|_| Count::default()),
+            above: Count::default(),
+            sum: Count::default(),
+        }
     }
 }
 
@@ -118,9 +127,23 @@ pub(crate) struct ReplicaCells {
     pub(crate) starts: Count,
     /// Calls running now.
     pub(crate) running: AtomicUsize,
+    /// Counts those that wait as well.
+    pub(crate) gate: OnceLock<Arc<Gate>>,
 }
 
 impl ReplicaCells {
+    /// `n` more calls run.
+    #[inline]
+    pub(crate) fn begun(&self, n: usize) {
+        self.running.store(self.running.load(Relaxed) + n, Relaxed);
+    }
+
+    /// `n` calls have ended.
+    #[inline]
+    pub(crate) fn ended(&self, n: usize) {
+        self.running.store(self.running.load(Relaxed).saturating_sub(n), Relaxed);
+    }
+
     /// Counts one answer.
     #[inline]
     pub(crate) fn answered(&self, took: Duration, failed: bool) {

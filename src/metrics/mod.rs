@@ -1,5 +1,42 @@
-//! Metrics of one Serve.
+//! Metrics of one Serve: its own counters for what every request touches, an exporter for what users count.
 
 pub(crate) mod cells;
-
+mod labelled;
 pub(crate) mod registry;
+pub(crate) mod spread;
+mod text;
+
+use std::sync::Arc;
+
+use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusRecorder};
+
+use crate::{ids::ReplicaId, metrics::registry::Registry};
+
+/// All metrics of one Serve. The process's global recorder is never touched.
+pub(crate) struct Metrics {
+    pub(crate) registry: Registry,
+    users: Arc<PrometheusRecorder>,
+}
+
+impl Metrics {
+    pub(crate) fn new() -> Self {
+        Self { registry: Registry::default(), users: Arc::new(PrometheusBuilder::new().build_recorder()) }
+    }
+
+    /// Where the metrics that user code makes inside this replica go: they get its labels.
+    pub(crate) fn recorder_for(&self, replica: &ReplicaId) -> Arc<dyn metrics::Recorder + Send + Sync> {
+        Arc::new(labelled::Labelled::new(Arc::clone(&self.users), replica))
+    }
+
+    /// Folds what users' histograms have gathered, so that they do not grow while nobody scrapes.
+    pub(crate) fn upkeep(&self) {
+        self.users.handle().run_upkeep();
+    }
+
+    /// Everything as Prometheus text.
+    pub(crate) fn render(&self, own_restarts: &[(&'static str, u64)]) -> String {
+        let mut out = text::render(&self.registry, own_restarts);
+        out.push_str(&self.users.handle().render());
+        out
+    }
+}

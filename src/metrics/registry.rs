@@ -5,15 +5,24 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
+use actix_web::http::{Method, StatusCode};
+
 use crate::{
+    endpoint::METHODS,
     ids::{BackendName, EndpointName},
-    metrics::cells::{Reading, ReplicaCells},
-    routing::endpoint::Spread,
+    metrics::{
+        cells::{Reading, ReplicaCells},
+        spread::Spread,
+    },
 };
 
 /// The counters of one backend. Those of replicas that are gone stay in the sum of their slot.
 #[derive(Debug, Default)]
-pub(crate) struct BackendMetrics(Mutex<Slots>);
+pub(crate) struct BackendMetrics {
+    slots: Mutex<Slots>,
+    /// Calls refused because the backend admits no more.
+    pub(crate) refused: Arc<Spread>,
+}
 
 #[derive(Debug, Default)]
 struct Slots {
@@ -31,6 +40,7 @@ pub(crate) struct SlotReading {
     pub(crate) restarts: u64,
     pub(crate) starts: u64,
     pub(crate) running: usize,
+    pub(crate) queued: usize,
 }
 
 impl SlotReading {
@@ -41,13 +51,15 @@ impl SlotReading {
         self.errors += cells.errors.get();
         self.restarts += cells.restarts.get();
         self.starts += cells.starts.get();
-        self.running += cells.running.load(std::sync::atomic::Ordering::Relaxed);
+        let running = cells.running.load(std::sync::atomic::Ordering::Relaxed);
+        self.running += running;
+        self.queued += cells.gate.get().map_or(0, |gate| gate.load().saturating_sub(running));
     }
 }
 
 impl BackendMetrics {
     fn lock(&self) -> MutexGuard<'_, Slots> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.slots.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Cells for a new replica.
@@ -65,7 +77,7 @@ impl BackendMetrics {
         let (slot, _, cells) = slots.live.swap_remove(i);
         let past = slots.past.entry(slot).or_default();
         past.add(&cells);
-        past.running = 0;
+        (past.running, past.queued) = (0, 0);
     }
 
     /// Counts the replacement of a failed replica as a restart of its slot.
@@ -90,6 +102,14 @@ pub(crate) struct HttpKey {
     pub(crate) route: Arc<str>,
     pub(crate) method: &'static str,
     pub(crate) status: u16,
+}
+
+impl HttpKey {
+    pub(crate) fn new(route: &Arc<str>, method: &Method, status: StatusCode) -> Self {
+        // Methods that nobody serves share one label.
+        let method = METHODS.iter().find(|known| **known == method.as_str()).copied().unwrap_or("OTHER");
+        Self { route: Arc::clone(route), method, status: status.as_u16() }
+    }
 }
 
 /// All counters of one Serve.
@@ -131,8 +151,10 @@ impl Registry {
         lock(&self.routed).retain(|(endpoint, _), _| endpoint != name);
     }
 
-    pub(crate) fn read_backends(&self) -> Vec<(BackendName, BTreeMap<u32, SlotReading>)> {
-        lock(&self.backends).iter().map(|(name, metrics)| (name.clone(), metrics.read())).collect()
+    /// Each backend with the sums of its slots and the number of calls it refused.
+    pub(crate) fn read_backends(&self) -> Vec<(BackendName, BTreeMap<u32, SlotReading>, u64)> {
+        let backends = lock(&self.backends);
+        backends.iter().map(|(name, m)| (name.clone(), m.read(), m.refused.total())).collect()
     }
 
     pub(crate) fn read_routed(&self) -> Vec<((EndpointName, BackendName), u64)> {

@@ -17,6 +17,7 @@ use crate::{
     error::ServeError,
     ids::BackendName,
     meta::{Meta, thread_token, with_rng},
+    metrics::spread::Spread,
     port::Port,
     traffic::balance,
 };
@@ -65,11 +66,13 @@ pub(crate) struct BackendPort<M: Request> {
     replicas: ArcSwap<Replicas<M>>,
     /// Longest time for one request, in nanoseconds; 0: no limit.
     timeout_ns: AtomicU64,
+    refused: Arc<Spread>,
 }
 
 impl<M: Request> BackendPort<M> {
-    pub(crate) fn new(backend: BackendName) -> Self {
+    pub(crate) fn new(backend: BackendName, refused: Arc<Spread>) -> Self {
         Self {
+            refused,
             backend,
             replicas: ArcSwap::from_pointee(Replicas::new(Vec::new())),
             timeout_ns: AtomicU64::new(0),
@@ -80,6 +83,12 @@ impl<M: Request> BackendPort<M> {
         let timeout = self.timeout_ns.load(Ordering::Relaxed);
         if timeout > 0 {
             meta.tighten(Instant::now() + Duration::from_nanos(timeout));
+        }
+    }
+
+    fn count(&self, why: &ServeError) {
+        if matches!(why, ServeError::Overloaded { .. }) {
+            self.refused.add();
         }
     }
 
@@ -111,6 +120,7 @@ impl<M: Request> Port<M> for BackendPort<M> {
                 Err(refusal) => Refusal { why: worse(why, refusal.why), ..refusal },
             };
         }
+        self.count(&last.why);
         Err(last)
     }
 
@@ -133,8 +143,10 @@ impl<M: Request> Port<M> for BackendPort<M> {
                 taken => taken,
             };
         }
-        if let Answer::Waiting(waiting) = &mut answer {
-            waiting.deadline = deadline;
+        match &mut answer {
+            Answer::Waiting(waiting) => waiting.deadline = deadline,
+            Answer::Refused(refusal) => self.count(&refusal.why),
+            Answer::Now(_) => {}
         }
         answer
     }
@@ -186,8 +198,8 @@ pub(crate) struct Shared<M: Request> {
 }
 
 impl<M: Request> Shared<M> {
-    pub(crate) fn new(backend: BackendName) -> Self {
-        let port = Arc::new(BackendPort::new(backend));
+    pub(crate) fn new(backend: BackendName, refused: Arc<Spread>) -> Self {
+        let port = Arc::new(BackendPort::new(backend, refused));
         Self { erased: Arc::clone(&port) as Arc<dyn Port<M>>, port }
     }
 }

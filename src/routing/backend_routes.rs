@@ -15,23 +15,20 @@ use crate::{
 /// Every message type that one backend takes, and the ports over its replicas.
 pub(crate) struct BackendRoutes {
     pub(crate) name: BackendName,
+    /// Whether it asks for all headers of an HTTP request.
+    pub(crate) wants_headers: bool,
     ports: Vec<Box<dyn AnyBackendPort>>,
 }
 
 impl BackendRoutes {
-    pub(crate) fn new(name: BackendName, ports: Vec<Box<dyn AnyBackendPort>>) -> Self {
-        Self { name, ports }
+    pub(crate) fn new(name: BackendName, wants_headers: bool, ports: Vec<Box<dyn AnyBackendPort>>) -> Self {
+        Self { name, wants_headers, ports }
     }
 
     /// Types of the messages it takes, for people.
     pub(crate) fn takes(&self) -> Box<str> {
         let names: Vec<_> = self.ports.iter().map(|port| port.message().1).collect();
         if names.is_empty() { "nothing".into() } else { names.join(", ").into() }
-    }
-
-    /// Message types it takes.
-    pub(crate) fn messages(&self) -> impl Iterator<Item = (TypeId, &'static str)> {
-        self.ports.iter().map(|port| port.message())
     }
 
     /// Makes these the replicas that take calls.

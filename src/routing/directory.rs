@@ -9,8 +9,8 @@ use std::{
 };
 
 use crate::{
-    call::Request, error::ServeError, handle::Handle, ids::EndpointName,
-    metrics::cells::ReplicaCells, routing::endpoint::EndpointSlot,
+    call::Request, error::ServeError, handle::Handle, ids::EndpointName, metrics::cells::ReplicaCells,
+    routing::endpoint::EndpointSlot,
 };
 
 /// All endpoints of one Serve by name, and whether it still takes calls.
@@ -29,9 +29,7 @@ impl Directory {
             return Arc::clone(slot);
         }
         let mut slots = self.slots.write().unwrap_or_else(PoisonError::into_inner);
-        Arc::clone(
-            slots.entry(name.clone()).or_insert_with(|| Arc::new(EndpointSlot::new(name.clone()))),
-        )
+        Arc::clone(slots.entry(name.clone()).or_insert_with(|| Arc::new(EndpointSlot::new(name.clone()))))
     }
 
     /// A handle to an endpoint that exists and takes `M`.

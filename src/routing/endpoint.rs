@@ -1,12 +1,6 @@
 //! One endpoint: its name, which never moves, and what it means now, swapped whole.
 
-use std::{
-    any::TypeId,
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
-};
+use std::{any::TypeId, sync::Arc};
 
 use arc_swap::ArcSwapOption;
 use rand::RngExt;
@@ -16,7 +10,8 @@ use crate::{
     call::{Answer, Call, Refusal, Request},
     error::ServeError,
     ids::EndpointName,
-    meta::{Meta, thread_token, with_rng},
+    meta::{Meta, with_rng},
+    metrics::spread::Spread,
     port::Port,
     routing::backend_routes::BackendRoutes,
     traffic::TrafficPolicy,
@@ -40,34 +35,13 @@ struct Routed {
     requests: Arc<Spread>,
 }
 
-/// A counter spread over a few cache lines, so that threads do not fight for one.
-#[derive(Debug, Default)]
-pub(crate) struct Spread([Line; 8]);
-
-#[derive(Debug, Default)]
-#[repr(align(128))]
-struct Line(AtomicU64);
-
-impl Spread {
-    #[inline]
-    pub(crate) fn add(&self) {
-        let line = usize::try_from(thread_token() % 8).unwrap_or(0);
-        self.0[line].0.fetch_add(1, Ordering::Relaxed);
-    }
-
-    pub(crate) fn total(&self) -> u64 {
-        self.0.iter().map(|line| line.0.load(Ordering::Relaxed)).sum()
-    }
-}
-
 impl EndpointState {
     /// A policy over backends, which are given in its order with the counter of each.
     pub(crate) fn new(
         policy: TrafficPolicy,
         backends: impl IntoIterator<Item = (Arc<BackendRoutes>, Arc<Spread>)>,
     ) -> Self {
-        let backends =
-            backends.into_iter().map(|(routes, requests)| Routed { routes, requests }).collect();
+        let backends = backends.into_iter().map(|(routes, requests)| Routed { routes, requests }).collect();
         Self { policy, backends }
     }
 
@@ -80,6 +54,11 @@ impl EndpointState {
         let backend = &self.backends[i];
         backend.requests.add();
         port_of::<M>(&backend.routes)
+    }
+
+    /// Whether a backend of the policy asks for all HTTP headers.
+    pub(crate) fn wants_headers(&self) -> bool {
+        self.backends.iter().any(|backend| backend.routes.wants_headers)
     }
 
     /// Whether every backend of the policy takes `M`.

@@ -4,3 +4,4 @@ pub(crate) mod backend_port;
 pub(crate) mod backend_routes;
 pub(crate) mod directory;
 pub(crate) mod endpoint;
+pub(crate) mod routes;

@@ -1,0 +1,109 @@
+//! The one place where an error becomes an HTTP answer: `application/problem+json`, RFC 9457.
+
+use actix_web::{
+    HttpResponse, ResponseError,
+    http::{
+        StatusCode,
+        header::{self, HeaderValue},
+    },
+};
+use serde::Serialize;
+
+use crate::error::ServeError;
+
+/// Media type of every error.
+pub(crate) const PROBLEM_JSON: &str = "application/problem+json";
+
+#[derive(Serialize)]
+struct Problem<'a> {
+    #[serde(rename = "type")]
+    kind: &'static str,
+    title: &'static str,
+    status: u16,
+    code: &'a str,
+    detail: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    request_id: Option<&'a str>,
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    problems: &'a [crate::error::Problem],
+}
+
+/// The HTTP status of an error.
+pub(crate) fn status(error: &ServeError) -> StatusCode {
+    match error {
+        ServeError::BadRequest { .. } | ServeError::Invalid { .. } | ServeError::InvalidConfig(_) => {
+            StatusCode::BAD_REQUEST
+        }
+        ServeError::TooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
+        ServeError::UnknownBackend(_) | ServeError::UnknownEndpoint(_) => StatusCode::NOT_FOUND,
+        ServeError::AlreadyExists { .. } | ServeError::InUse { .. } => StatusCode::CONFLICT,
+        ServeError::Overloaded { .. } | ServeError::NoReplica { .. } | ServeError::ShuttingDown => {
+            StatusCode::SERVICE_UNAVAILABLE
+        }
+        ServeError::DeadlineExceeded => StatusCode::GATEWAY_TIMEOUT,
+        ServeError::Backend { status, .. } => {
+            StatusCode::from_u16(*status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)
+        }
+        _ => StatusCode::INTERNAL_SERVER_ERROR,
+    }
+}
+
+/// What a caller is told: the text of a panic stays in the log.
+fn detail(error: &ServeError) -> String {
+    match error {
+        ServeError::Panicked { .. } => "the handler panicked".into(),
+        ServeError::BatchPanicked { .. } => "the handler panicked on the batch that held this request".into(),
+        other => other.to_string(),
+    }
+}
+
+/// An error as an HTTP answer.
+pub(crate) fn answer(error: &ServeError, request_id: Option<&str>) -> HttpResponse {
+    let problems = match error {
+        ServeError::InvalidConfig(problems) => problems.as_slice(),
+        _ => &[],
+    };
+    let mut response = plain(status(error), error.code(), &detail(error), request_id, problems);
+    if let ServeError::Overloaded { .. } = error {
+        response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+    }
+    response
+}
+
+/// A problem that is not a [`ServeError`]: one of HTTP itself.
+pub(crate) fn plain(
+    status: StatusCode,
+    code: &str,
+    detail: &str,
+    request_id: Option<&str>,
+    problems: &[crate::error::Problem],
+) -> HttpResponse {
+    let title = status.canonical_reason().unwrap_or("Error");
+    let body =
+        Problem { kind: "about:blank", title, status: status.as_u16(), code, detail, request_id, problems };
+    // A struct of strings and numbers always has a JSON form.
+    HttpResponse::build(status).content_type(PROBLEM_JSON).body(serde_json::to_vec(&body).unwrap_or_default())
+}
+
+/// So that `handle.call(msg).await?` works in a host's own handlers.
+impl ResponseError for ServeError {
+    fn status_code(&self) -> StatusCode {
+        status(self)
+    }
+
+    fn error_response(&self) -> HttpResponse {
+        answer(self, None)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_backend_s_own_status_is_kept_and_a_panic_s_text_is_not_told() {
+        assert_eq!(status(&ServeError::backend(422, "a", "b")), StatusCode::UNPROCESSABLE_ENTITY);
+        let panicked = ServeError::Panicked { message: "secret".into() };
+        assert_eq!(detail(&panicked), "the handler panicked");
+    }
+}

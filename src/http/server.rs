@@ -1,0 +1,203 @@
+//! HTTP servers of our own: their workers are the serving threads.
+
+use std::{net::SocketAddr, num::NonZeroUsize, sync::PoisonError, time::Duration};
+
+use actix_web::{App, HttpServer, dev::ServerHandle, http::StatusCode, web};
+use tokio::sync::oneshot;
+
+use crate::{
+    error::ServeError,
+    http::{ingress::Ingress, problem, service},
+    metrics::registry::HttpKey,
+    serve::Serve,
+};
+
+/// Connections that may wait to be accepted.
+const BACKLOG: u32 = 4096;
+/// How long the workers of a new server may take to lend their threads.
+const WORKERS_READY: Duration = Duration::from_secs(10);
+
+/// Where and how a server listens.
+#[derive(Clone, Debug)]
+#[must_use]
+pub struct Listen {
+    host: String,
+    port: u16,
+    threads: Option<NonZeroUsize>,
+    body_bytes_max: Option<usize>,
+}
+
+impl Default for Listen {
+    /// 127.0.0.1, any free port, one worker thread a core.
+    fn default() -> Self {
+        Self { host: "127.0.0.1".into(), port: 0, threads: None, body_bytes_max: None }
+    }
+}
+
+impl Listen {
+    /// The address to listen on.
+    pub fn on(host: impl Into<String>, port: u16) -> Self {
+        Self { host: host.into(), port, ..Self::default() }
+    }
+
+    /// Worker threads.
+    pub fn threads(mut self, threads: NonZeroUsize) -> Self {
+        self.threads = Some(threads);
+        self
+    }
+
+    /// Largest body taken, in bytes.
+    pub fn max_body_bytes(mut self, bytes: usize) -> Self {
+        self.body_bytes_max = Some(bytes);
+        self
+    }
+}
+
+impl Serve {
+    /// Listens for requests on the routes of this Serve, with `/-/...` and `/metrics`. The workers become serving
+    /// threads. Returns the address, whose port is a real one also when 0 was asked for.
+    ///
+    /// # Errors
+    /// [`ServeError::Internal`] when the address is in use or cannot be bound, or when this Serve runs on the
+    /// current thread alone.
+    pub async fn listen(&self, listen: Listen) -> Result<SocketAddr, ServeError> {
+        let mut ingress = Ingress::default().service_routes().lend_workers();
+        if let Some(bytes) = listen.body_bytes_max {
+            ingress = ingress.max_body_bytes(bytes);
+        }
+        let workers =
+            listen.threads.or_else(|| std::thread::available_parallelism().ok()).map_or(1, NonZeroUsize::get);
+        let before = self.0.office.threads.count();
+        // A worker must not keep alive the Serve that owns it.
+        let configure = self.ingress_with(ingress);
+        let office = std::sync::Arc::clone(&self.0.office);
+        let app = move || {
+            let configure = configure.clone();
+            let office = std::sync::Arc::clone(&office);
+            App::new().configure(configure).default_service(web::to(
+                move |request: actix_web::HttpRequest| {
+                    let status = StatusCode::NOT_FOUND;
+                    let key = HttpKey::new(&"unmatched".into(), request.method(), status);
+                    office.metrics.registry.http(key).add();
+                    let detail =
+                        format!("no endpoint has the route {}; /-/routes lists them", request.path());
+                    std::future::ready(problem::plain(status, "no_route", &detail, None, &[]))
+                },
+            ))
+        };
+        let address = self.run(&listen, workers, app).await?;
+        let until = tokio::time::Instant::now() + WORKERS_READY;
+        while self.0.office.threads.count() < before + workers {
+            if tokio::time::Instant::now() > until {
+                return Err(ServeError::Internal("the HTTP workers did not start".into()));
+            }
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        Ok(address)
+    }
+
+    /// Listens for the service's own routes only: alive, ready, routes, metrics.
+    ///
+    /// # Errors
+    /// As [`listen`](Self::listen).
+    pub async fn listen_admin(&self, listen: Listen) -> Result<SocketAddr, ServeError> {
+        let office = std::sync::Arc::clone(&self.0.office);
+        let app = move || {
+            let office = std::sync::Arc::clone(&office);
+            App::new().configure(move |config| service::configure(config, &office)).default_service(web::to(
+                || {
+                    std::future::ready(problem::plain(
+                        StatusCode::NOT_FOUND,
+                        "no_route",
+                        "no such route",
+                        None,
+                        &[],
+                    ))
+                },
+            ))
+        };
+        self.run(&listen, 1, app).await
+    }
+
+    async fn run<F, T, B>(&self, listen: &Listen, workers: usize, app: F) -> Result<SocketAddr, ServeError>
+    where
+        F: Fn() -> App<T> + Send + Clone + 'static,
+        T: actix_web::dev::ServiceFactory<
+                actix_web::dev::ServiceRequest,
+                Config = (),
+                Response = actix_web::dev::ServiceResponse<B>,
+                Error = actix_web::Error,
+                InitError = (),
+            > + 'static,
+        B: actix_web::body::MessageBody + 'static,
+    {
+        let Some(arbiter) = self.arbiter() else {
+            return Err(ServeError::Internal(
+                "a Serve on the current thread has no server of its own".into(),
+            ));
+        };
+        let Listen { host, port, .. } = listen.clone();
+        let (tx, rx) = oneshot::channel::<Result<(SocketAddr, ServerHandle), std::io::Error>>();
+        let run = move || async move {
+            let server = HttpServer::new(app)
+                .workers(workers)
+                .backlog(BACKLOG)
+                .disable_signals()
+                // A caller that has left is noticed, and its handler dropped.
+                .h1_allow_half_closed(false)
+                .bind((host.as_str(), port));
+            match server {
+                Err(error) => drop(tx.send(Err(error))),
+                Ok(server) => {
+                    let address = server.addrs().first().copied();
+                    let server = server.run();
+                    let bound = address.ok_or_else(|| std::io::Error::other("no address was bound"));
+                    drop(tx.send(bound.map(|address| (address, server.handle()))));
+                    if let Err(error) = server.await {
+                        eprintln!("greenroom: the HTTP server ended with an error: {error}");
+                    }
+                }
+            }
+        };
+        arbiter.spawn_fn(move || drop(tokio::task::spawn_local(run())));
+        let failed = |why: String| {
+            ServeError::Internal(format!("cannot listen on {}:{}: {why}", listen.host, listen.port).into())
+        };
+        let (address, handle) = rx
+            .await
+            .map_err(|_| failed("its thread has ended".into()))?
+            .map_err(|e| failed(e.to_string()))?;
+        self.0.servers.lock().unwrap_or_else(PoisonError::into_inner).push(handle);
+        Ok(address)
+    }
+}
+
+impl Serve {
+    /// Serves until the process is told to end (SIGTERM or Ctrl-C), then shuts down in order.
+    ///
+    /// # Errors
+    /// As [`shutdown`](Serve::shutdown).
+    pub async fn run_until_signal(&self) -> Result<(), ServeError> {
+        signal().await;
+        self.shutdown().await
+    }
+}
+
+#[cfg(unix)]
+async fn signal() {
+    use tokio::signal::unix::{SignalKind, signal};
+    match signal(SignalKind::terminate()) {
+        Ok(mut terminate) => {
+            tokio::select! {
+                _ = terminate.recv() => {}
+                _ = tokio::signal::ctrl_c() => {}
+            }
+        }
+        Err(_) => drop(tokio::signal::ctrl_c().await),
+    }
+}
+
+#[cfg(not(unix))]
+async fn signal() {
+    let _ = tokio::signal::ctrl_c().await;
+}

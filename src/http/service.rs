@@ -1,0 +1,52 @@
+//! The service's own routes: what there is, whether it is alive and ready, its metrics.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use actix_web::{HttpResponse, http::StatusCode, web};
+
+use crate::{actors::controller::Office, http::problem, serve};
+
+/// Media type of the Prometheus text format.
+const PROMETHEUS: &str = "text/plain; version=0.0.4; charset=utf-8";
+
+/// Adds `/-/routes`, `/-/healthz`, `/-/readyz` and `/metrics`.
+pub(crate) fn configure(config: &mut web::ServiceConfig, office: &Arc<Office>) {
+    let routes = Arc::clone(office);
+    config.route("/-/routes", web::get().to(move || std::future::ready(list(&routes))));
+    config.route("/-/healthz", web::get().to(|| std::future::ready(HttpResponse::Ok().body("success"))));
+    let ready = Arc::clone(office);
+    config.route("/-/readyz", web::get().to(move || std::future::ready(readiness(&ready))));
+    let metrics = Arc::clone(office);
+    config.route(
+        "/metrics",
+        web::get().to(move || {
+            let text = metrics.metrics.render(&metrics.directory.own_restarts());
+            std::future::ready(HttpResponse::Ok().content_type(PROMETHEUS).body(text))
+        }),
+    );
+    #[cfg(feature = "onnx")]
+    let _ = office;
+}
+
+/// `{route: [endpoint, [methods]]}`.
+fn list(office: &Office) -> HttpResponse {
+    let table = office.routes.load();
+    let routes: BTreeMap<_, _> =
+        table.iter().map(|(route, e)| (route.as_str(), (e.slot.name.as_str(), &*e.methods))).collect();
+    HttpResponse::Ok().json(routes)
+}
+
+fn readiness(office: &Office) -> HttpResponse {
+    let unready =
+        |detail: &str| problem::plain(StatusCode::SERVICE_UNAVAILABLE, "not_ready", detail, None, &[]);
+    if office.directory.closing() {
+        return unready("the service is shutting down");
+    }
+    match serve::ready(office) {
+        Ok(()) => HttpResponse::Ok().body("ready"),
+        Err(waiting) => {
+            let names: Vec<_> = waiting.iter().map(|name| name.as_str()).collect();
+            unready(&format!("no replica is ready behind: {}", names.join(", ")))
+        }
+    }
+}

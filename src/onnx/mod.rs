@@ -1,0 +1,18 @@
+//! ONNX models, run in process by tract.
+//!
+//! The one module that knows tract. Tensors come in and go out as [`Tensor`](crate::Tensor); BYTES (ONNX
+//! strings) and quantised element types are refused when the model is loaded.
+
+mod convert;
+mod load;
+mod model;
+mod plan;
+mod port;
+
+pub use model::{BatchAxis, OnnxModel};
+pub use plan::ONNX_THREADS_MAX;
+
+#[cfg(test)]
+mod fixture;
+#[cfg(test)]
+mod tests;

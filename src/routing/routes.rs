@@ -1,0 +1,75 @@
+//! The live HTTP routes: from a path to the endpoint behind it.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use arc_swap::{ArcSwap, Guard};
+
+use crate::{
+    endpoint::Checked,
+    error::ServeError,
+    http_call::HttpCall,
+    ids::EndpointName,
+    route::{RoutePattern, RouteTable},
+    routing::endpoint::{EndpointSlot, EndpointState},
+};
+
+/// What stands behind a route.
+#[derive(Clone)]
+pub(crate) struct RouteEntry {
+    pub(crate) slot: Arc<EndpointSlot>,
+    pub(crate) methods: Arc<[&'static str]>,
+    /// The pattern's text: the metric label.
+    pub(crate) label: Arc<str>,
+    /// Whether a backend behind it asks for all headers.
+    pub(crate) wants_headers: bool,
+}
+
+/// The live HTTP routes; readers see one whole table, a change swaps it.
+#[derive(Default)]
+pub(crate) struct Routes {
+    table: ArcSwap<RouteTable<RouteEntry>>,
+    changing: Mutex<()>,
+}
+
+impl Routes {
+    /// The table as it is now.
+    #[inline]
+    pub(crate) fn load(&self) -> Guard<Arc<RouteTable<RouteEntry>>> {
+        self.table.load()
+    }
+
+    /// Adds the route of an endpoint, if it has one; every backend behind it must take HTTP.
+    pub(crate) fn add(
+        &self,
+        slot: &Arc<EndpointSlot>,
+        endpoint: &Checked,
+        state: &EndpointState,
+    ) -> Result<(), ServeError> {
+        let Some(route) = &endpoint.route else { return Ok(()) };
+        state.check::<HttpCall>()?;
+        let entry = RouteEntry {
+            slot: Arc::clone(slot),
+            methods: endpoint.methods.as_slice().into(),
+            label: route.as_str().into(),
+            wants_headers: state.wants_headers(),
+        };
+        let _one = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut table = RouteTable::clone(&self.table.load());
+        table.insert(route.clone(), entry)?;
+        self.table.store(Arc::new(table));
+        Ok(())
+    }
+
+    /// Takes the route of an endpoint out.
+    pub(crate) fn remove(&self, endpoint: &EndpointName) {
+        let _one = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut table = RouteTable::default();
+        let kept = self.table.load();
+        for (route, entry) in kept.iter().filter(|(_, entry)| entry.slot.name != *endpoint) {
+            let route: &RoutePattern = route;
+            // Routes that stood side by side do so again.
+            let _ = table.insert(route.clone(), entry.clone());
+        }
+        self.table.store(Arc::new(table));
+    }
+}
