@@ -7,7 +7,7 @@ use actix_web::{
     guard::fn_guard,
     http::{
         Method, StatusCode,
-        header::{self, HeaderMap, HeaderName, HeaderValue},
+        header::{self, HeaderMap},
     },
     web,
 };
@@ -18,7 +18,11 @@ use crate::{
     actors::controller::Office,
     error::ServeError,
     handle::Calling,
-    http::{problem, service},
+    http::{
+        problem,
+        request_id::{identified, request_id, tell},
+        service,
+    },
     http_call::HttpCall,
     meta::{Meta, RequestId, ShardKey},
     metrics::{registry::HttpKey, spread::Spread},
@@ -30,8 +34,6 @@ use crate::{
 pub const SHARD_KEY_HEADER: &str = "x-serve-shard-key";
 /// Header that names which of a backend's messages is meant.
 pub const CALL_METHOD_HEADER: &str = "x-serve-call-method";
-/// Header that carries the request id, both ways.
-pub const REQUEST_ID_HEADER: &str = "x-request-id";
 
 /// Largest body taken unless told otherwise: 16 MiB.
 const BODY_BYTES_MAX: usize = 16 * 1024 * 1024;
@@ -150,25 +152,17 @@ impl Site {
         };
         // The route went away between guard and here.
         let Some((entry, params)) = found else {
-            return problem::plain(
-                StatusCode::NOT_FOUND,
-                "no_route",
-                "no endpoint has this route",
-                None,
-                &[],
-            );
+            return service::no_route(&request);
         };
         let mut response = match request_id(request.headers()) {
-            Err(error) => problem::answer(&error, None),
+            Err(error) => identified(&request, |id| problem::answer(&error, Some(id))),
             Ok(id) => {
                 let text = id.to_string();
                 let mut response = match self.serve(&entry, params, &request, payload, id).await {
                     Ok(response) => response,
                     Err(response) => response(Some(&text)),
                 };
-                if let Ok(value) = HeaderValue::try_from(text) {
-                    response.headers_mut().insert(HeaderName::from_static(REQUEST_ID_HEADER), value);
-                }
+                tell(&mut response, text);
                 response
             }
         };
@@ -191,17 +185,9 @@ impl Site {
         let failed = |error: ServeError| -> Box<dyn FnOnce(Option<&str>) -> HttpResponse> {
             Box::new(move |id| problem::answer(&error, id))
         };
-        if !entry.methods.iter().any(|method| *method == request.method().as_str()) {
-            let allow = entry.methods.join(", ");
-            let detail = format!("{} is not allowed here; allowed: {allow}", request.method());
-            return Err(Box::new(move |id| {
-                let status = StatusCode::METHOD_NOT_ALLOWED;
-                let mut response = problem::plain(status, "method_not_allowed", &detail, id, &[]);
-                if let Ok(allow) = HeaderValue::try_from(allow) {
-                    response.headers_mut().insert(header::ALLOW, allow);
-                }
-                response
-            }));
+        if !entry.allows(request.method().as_str()) {
+            let (method, allow) = (request.method().clone(), entry.allowed());
+            return Err(Box::new(move |id| problem::method_not_allowed(&method, &allow, id)));
         }
         let body = read_body(request.headers(), payload, self.body_bytes_max).await.map_err(failed)?;
         let headers = request.headers();
@@ -220,8 +206,13 @@ impl Site {
             trace: text("traceparent").filter(|t| t.len() <= crate::meta::ID_BYTES_MAX).map(Into::into),
             shard_key: text(SHARD_KEY_HEADER).map(ShardKey::new),
         };
+        let directory = &self.office.directory;
         let answer =
-            Calling::new(entry.slot.call(call, meta), &self.office.directory).await.map_err(failed)?;
+            Calling::new(entry.slot.call(call, meta), directory).await.map_err(|error| match error {
+                // Its replicas have gone because everything goes.
+                ServeError::NoReplica { .. } if directory.closing() => failed(ServeError::ShuttingDown),
+                error => failed(error),
+            })?;
         let mut response = HttpResponse::build(answer.status);
         for header in answer.headers {
             response.append_header(header);
@@ -247,13 +238,6 @@ impl Site {
 
 fn decoded(segment: &str) -> String {
     percent_encoding::percent_decode_str(segment).decode_utf8_lossy().into_owned()
-}
-
-fn request_id(headers: &HeaderMap) -> Result<RequestId, ServeError> {
-    match headers.get(REQUEST_ID_HEADER) {
-        None => Ok(RequestId::generate()),
-        Some(value) => RequestId::given(value.to_str().unwrap_or("")),
-    }
 }
 
 /// The whole body, or a refusal as soon as it is known to be too large.

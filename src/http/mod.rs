@@ -3,8 +3,10 @@
 mod ingress;
 mod json;
 mod problem;
+mod request_id;
 mod server;
 mod service;
 
-pub use ingress::{CALL_METHOD_HEADER, Ingress, REQUEST_ID_HEADER, SHARD_KEY_HEADER};
+pub use ingress::{CALL_METHOD_HEADER, Ingress, SHARD_KEY_HEADER};
+pub use request_id::REQUEST_ID_HEADER;
 pub use server::Listen;

@@ -3,7 +3,7 @@
 use actix_web::{
     HttpResponse, ResponseError,
     http::{
-        StatusCode,
+        Method, StatusCode,
         header::{self, HeaderValue},
     },
 };
@@ -83,6 +83,17 @@ pub(crate) fn plain(
         Problem { kind: "about:blank", title, status: status.as_u16(), code, detail, request_id, problems };
     // A struct of strings and numbers always has a JSON form.
     HttpResponse::build(status).content_type(PROBLEM_JSON).body(serde_json::to_vec(&body).unwrap_or_default())
+}
+
+/// The route is there, the method is not.
+pub(crate) fn method_not_allowed(method: &Method, allow: &str, request_id: Option<&str>) -> HttpResponse {
+    let detail = format!("{method} is not allowed here; allowed: {allow}");
+    let status = StatusCode::METHOD_NOT_ALLOWED;
+    let mut response = plain(status, "method_not_allowed", &detail, request_id, &[]);
+    if let Ok(allow) = HeaderValue::try_from(allow) {
+        response.headers_mut().insert(header::ALLOW, allow);
+    }
+    response
 }
 
 /// So that `handle.call(msg).await?` works in a host's own handlers.

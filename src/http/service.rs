@@ -2,30 +2,46 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use actix_web::{HttpResponse, http::StatusCode, web};
+use actix_web::{
+    HttpRequest, HttpResponse,
+    http::{Method, StatusCode},
+    web,
+};
 
-use crate::{actors::controller::Office, http::problem, serve};
+use crate::{
+    actors::controller::Office,
+    http::{problem, request_id::identified},
+    serve,
+};
 
 /// Media type of the Prometheus text format.
 const PROMETHEUS: &str = "text/plain; version=0.0.4; charset=utf-8";
 
 /// Adds `/-/routes`, `/-/healthz`, `/-/readyz` and `/metrics`.
 pub(crate) fn configure(config: &mut web::ServiceConfig, office: &Arc<Office>) {
-    let routes = Arc::clone(office);
-    config.route("/-/routes", web::get().to(move || std::future::ready(list(&routes))));
-    config.route("/-/healthz", web::get().to(|| std::future::ready(HttpResponse::Ok().body("success"))));
-    let ready = Arc::clone(office);
-    config.route("/-/readyz", web::get().to(move || std::future::ready(readiness(&ready))));
-    let metrics = Arc::clone(office);
-    config.route(
-        "/metrics",
-        web::get().to(move || {
-            let text = metrics.metrics.render(&metrics.directory.own_restarts());
-            std::future::ready(HttpResponse::Ok().content_type(PROMETHEUS).body(text))
-        }),
-    );
-    #[cfg(feature = "onnx")]
-    let _ = office;
+    add(config, "/-/routes", office, |office, _| list(office));
+    add(config, "/-/healthz", office, |_, _| HttpResponse::Ok().body("success"));
+    add(config, "/-/readyz", office, readiness);
+    add(config, "/metrics", office, |office, _| {
+        let text = office.metrics.render(&office.directory.own_restarts());
+        HttpResponse::Ok().content_type(PROMETHEUS).body(text)
+    });
+}
+
+/// One route for GET and HEAD; `answer` gets the request's id.
+fn add(
+    config: &mut web::ServiceConfig,
+    path: &str,
+    office: &Arc<Office>,
+    answer: fn(&Office, &str) -> HttpResponse,
+) {
+    let office = Arc::clone(office);
+    config.service(web::resource(path).to(move |request: HttpRequest| {
+        std::future::ready(identified(&request, |id| match *request.method() {
+            Method::GET | Method::HEAD => answer(&office, id),
+            _ => problem::method_not_allowed(request.method(), "GET, HEAD", Some(id)),
+        }))
+    }));
 }
 
 /// `{route: [endpoint, [methods]]}`.
@@ -36,9 +52,9 @@ fn list(office: &Office) -> HttpResponse {
     HttpResponse::Ok().json(routes)
 }
 
-fn readiness(office: &Office) -> HttpResponse {
+fn readiness(office: &Office, id: &str) -> HttpResponse {
     let unready =
-        |detail: &str| problem::plain(StatusCode::SERVICE_UNAVAILABLE, "not_ready", detail, None, &[]);
+        |detail: &str| problem::plain(StatusCode::SERVICE_UNAVAILABLE, "not_ready", detail, Some(id), &[]);
     if office.directory.closing() {
         return unready("the service is shutting down");
     }
@@ -49,4 +65,10 @@ fn readiness(office: &Office) -> HttpResponse {
             unready(&format!("no replica is ready behind: {}", names.join(", ")))
         }
     }
+}
+
+/// What a listener of our own says to a path that nothing stands behind.
+pub(crate) fn no_route(request: &HttpRequest) -> HttpResponse {
+    let detail = format!("no endpoint has the route {}; /-/routes lists them", request.path());
+    identified(request, |id| problem::plain(StatusCode::NOT_FOUND, "no_route", &detail, Some(id), &[]))
 }

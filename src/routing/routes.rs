@@ -24,6 +24,26 @@ pub(crate) struct RouteEntry {
     pub(crate) wants_headers: bool,
 }
 
+impl RouteEntry {
+    /// Whether the endpoint answers to `method`. As everywhere on the web, GET brings HEAD along.
+    pub(crate) fn allows(&self, method: &str) -> bool {
+        let method = if method == "HEAD" && self.methods.contains(&"GET") { "GET" } else { method };
+        self.methods.contains(&method)
+    }
+
+    /// Every method it answers to, for the header `Allow`.
+    pub(crate) fn allowed(&self) -> String {
+        let mut allowed = Vec::new();
+        for method in &*self.methods {
+            allowed.push(*method);
+            if *method == "GET" && !self.methods.contains(&"HEAD") {
+                allowed.push("HEAD");
+            }
+        }
+        allowed.join(", ")
+    }
+}
+
 /// The live HTTP routes; readers see one whole table, a change swaps it.
 #[derive(Default)]
 pub(crate) struct Routes {
