@@ -187,21 +187,10 @@ impl<R: Send + 'static> Calling<R> {
             Answer::Refused(refusal) => State::Now(Some(Err(refusal.why))),
             Answer::Waiting(waiting) => match waiting.deadline {
                 None => State::Waiting(waiting),
-                Some(at) => State::Until(waiting, Box::pin(alarm(at, directory))),
+                Some(at) => State::Until(waiting, Box::pin(directory.timed(|| sleep_until(at)))),
             },
         })
     }
-}
-
-/// A sleep that works in any executor: without a runtime of the caller's own, the Serve's timers drive it.
-fn alarm(at: Instant, directory: &Directory) -> Sleep {
-    if tokio::runtime::Handle::try_current().is_err()
-        && let Some(runtime) = directory.timers()
-    {
-        let _entered = runtime.enter();
-        return sleep_until(at);
-    }
-    sleep_until(at)
 }
 
 impl<R> Future for Calling<R> {

@@ -16,7 +16,7 @@ use crate::{
         context::{Desk, ReplicaContext},
         execute::Whole,
         identity::Identity,
-        lane::{Command, Home, Lane, Patience, ReplicaControl},
+        lane::{Command, Home, Lane, Patience, ReplicaControl, Stop},
         lane_port::LanePort,
         replica::{Event, Parts, ReplicaTask},
         timer::TimerKind,
@@ -242,17 +242,6 @@ impl<A: Actor<Context = ReplicaContext<A>>> Build<'_, A> {
         self.controls.push(Arc::clone(&lane) as Arc<dyn Stop>);
         self.batchers.insert(TypeId::of::<M>(), Box::new(Arc::clone(&lane)));
         lane
-    }
-}
-
-/// What ends a Batcher with its replica.
-trait Stop: Send + Sync {
-    fn stop(&self);
-}
-
-impl<A: Actor<Context = ReplicaContext<A>>> Stop for Lane<A> {
-    fn stop(&self) {
-        self.command(Command::Stop);
     }
 }
 

@@ -6,7 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use actix::{Actor, Addr, Arbiter, AsyncContext, Handler, Message, ResponseFuture, System};
+use actix::{Actor, Arbiter, AsyncContext, Handler, Message, ResponseFuture, System};
 use tokio::sync::oneshot;
 
 use crate::{
@@ -32,6 +32,8 @@ use crate::{
 const REPLACE_PAUSE: Duration = Duration::from_millis(500);
 /// Longest such pause.
 const REPLACE_PAUSE_MAX: Duration = Duration::from_secs(30);
+/// How often a serving thread is looked for while there is none.
+const THREAD_PAUSE: Duration = Duration::from_millis(10);
 /// How long a replica that was told to stop may take before it is given up for lost.
 const STOP_GRACE: Duration = Duration::from_millis(500);
 
@@ -69,7 +71,11 @@ impl Controller {
         let Some(entry) = fleet.backends.get_mut(name) else { return };
         for action in next_actions(entry.wanted(), &entry.observed()) {
             match action {
-                Action::Start(slot) => self.start(name, entry, slot, ctx),
+                Action::Start(slot) if self.start(name, entry, slot, ctx) => {}
+                Action::Start(_) => {
+                    self.no_thread(name, entry, ctx);
+                    break;
+                }
                 Action::Drain(slot) => drain(name, entry, slot, ctx),
             }
         }
@@ -87,18 +93,23 @@ impl Controller {
         }
     }
 
-    fn start(&self, name: &BackendName, entry: &mut BackendEntry, slot: u32, ctx: &mut ReplicaContext<Self>) {
-        entry.generation += 1;
-        let generation = entry.generation;
+    /// Starts a replica; false when there is no thread for it.
+    fn start(
+        &self,
+        name: &BackendName,
+        entry: &mut BackendEntry,
+        slot: u32,
+        ctx: &mut ReplicaContext<Self>,
+    ) -> bool {
         let placement = entry.config.placement.unwrap_or_else(|| entry.code.placement());
         // Without a System of our own (tests on one thread) everything shares the thread that there is.
         let own = placement == Placement::Dedicated && System::is_registered();
         let thread = if own { None } else { self.office.threads.emptiest() };
         if !own && thread.is_none() {
-            entry.last_error = Some("there is no serving thread".into());
-            ctx.notify_later(Reconcile(name.clone()), REPLACE_PAUSE);
-            return;
+            return false;
         }
+        entry.generation += 1;
+        let generation = entry.generation;
         let id = ReplicaId { backend: name.clone(), slot, generation };
         let cells = entry.metrics.enter(slot, generation);
         let controller = ctx.address();
@@ -138,6 +149,21 @@ impl Controller {
         ctx.notify_later(StartTimedOut { backend: name.clone(), generation }, entry.config.startup_timeout);
         let state = ReplicaState::Starting;
         entry.replicas.push(ReplicaEntry { id, state, since: Instant::now(), control, ports, _seat: seat });
+        true
+    }
+
+    /// Looks again a little later; a change that has waited too long for a thread is given up.
+    fn no_thread(&self, name: &BackendName, entry: &mut BackendEntry, ctx: &mut ReplicaContext<Self>) {
+        let why: Box<str> = "there is no serving thread; lend one or listen first".into();
+        entry.last_error = Some(why.clone());
+        let now = tokio::time::Instant::now();
+        let late = now.duration_since(entry.changed) >= entry.config.startup_timeout;
+        if late && entry.undo(ServeError::StartFailed { backend: name.clone(), why }) {
+            self.again(name, Duration::ZERO, ctx);
+        } else if entry.look_again.is_none_or(|at| at <= now) {
+            entry.look_again = Some(now + THREAD_PAUSE);
+            self.again(name, THREAD_PAUSE, ctx);
+        }
     }
 
     /// A replica is gone for good, without having been told to go.
@@ -152,14 +178,7 @@ impl Controller {
         let failed = ServeError::StartFailed { backend: name.clone(), why };
         if started {
             entry.metrics.replaced(slot);
-        } else if !entry.created {
-            // It was never whole: everything of it goes, and then its creator is told.
-            entry.deleting = true;
-            entry.failure = Some(failed);
-            return self.again(name, Duration::ZERO, ctx);
-        } else if let Some(before) = entry.before.take() {
-            entry.config = before;
-            entry.answer(&Err(failed));
+        } else if entry.undo(failed) {
             return self.again(name, Duration::ZERO, ctx);
         }
         let pause =
@@ -351,6 +370,8 @@ impl Handler<CreateBackend> for Controller {
                     code,
                     config,
                     before: None,
+                    changed: tokio::time::Instant::now(),
+                    look_again: None,
                     replicas: Vec::new(),
                     metrics,
                     generation: 0,
@@ -400,6 +421,7 @@ impl Handler<UpdateBackend> for Controller {
             entry.answer(&Ok(()));
             let before = std::mem::replace(&mut entry.config, config);
             entry.before = Some(before);
+            entry.changed = tokio::time::Instant::now();
             entry.waiters.push(tx);
         }
         self.reconcile(&name, ctx);
@@ -557,7 +579,7 @@ impl Handler<Crash> for Controller {
 }
 
 /// The address of a Controller that runs on this thread.
-pub(crate) fn start(office: Arc<Office>) -> Addr<Controller> {
+pub(crate) fn start(office: Arc<Office>) -> crate::actors::router::OwnActor<Controller> {
     let directory = Arc::clone(&office.directory);
     crate::actors::router::supervise("controller", directory, move |_| Controller::new(Arc::clone(&office)))
 }

@@ -170,6 +170,18 @@ impl<A: Actor<Context = ReplicaContext<A>>> Lane<A> {
     }
 }
 
+/// What ends an actor, whatever its type.
+pub(crate) trait Stop: Send + Sync {
+    /// Stop now.
+    fn stop(&self);
+}
+
+impl<A: Actor<Context = ReplicaContext<A>>> Stop for Lane<A> {
+    fn stop(&self) {
+        self.command(Command::Stop);
+    }
+}
+
 /// What the Controller does with a replica, whatever actor it is.
 pub(crate) trait ReplicaControl: Send + Sync {
     /// Finish what runs and waits, then stop.

@@ -58,7 +58,8 @@ impl Default for Ingress {
 impl Ingress {
     /// The routes lie below `prefix`: that of the `web::scope` which it is configured in.
     pub fn within(mut self, prefix: impl AsRef<str>) -> Self {
-        self.prefix = prefix.as_ref().trim_end_matches('/').into();
+        let prefix = prefix.as_ref().trim_matches('/');
+        self.prefix = if prefix.is_empty() { "".into() } else { format!("/{prefix}").into() };
         self
     }
 

@@ -87,7 +87,7 @@ impl Serve {
             if tokio::time::Instant::now() > until {
                 return Err(ServeError::Internal("the HTTP workers did not start".into()));
             }
-            tokio::time::sleep(Duration::from_millis(1)).await;
+            self.0.office.directory.timed(|| tokio::time::sleep(Duration::from_millis(1))).await;
         }
         Ok(address)
     }

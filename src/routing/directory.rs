@@ -78,7 +78,10 @@ impl Directory {
         let _ = self.timers.set(runtime);
     }
 
-    pub(crate) fn timers(&self) -> Option<&tokio::runtime::Handle> {
-        self.timers.get()
+    /// Makes a timer that works in any executor: without a runtime of the caller's own, the Serve's drives it.
+    pub(crate) fn timed<T>(&self, make: impl FnOnce() -> T) -> T {
+        let own = tokio::runtime::Handle::try_current().is_err().then(|| self.timers.get()).flatten();
+        let _entered = own.map(tokio::runtime::Handle::enter);
+        make()
     }
 }
