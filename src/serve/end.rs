@@ -2,7 +2,6 @@
 
 use std::{sync::PoisonError, time::Duration};
 
-use actix::System;
 use futures_util::future::join_all;
 use tokio::time::{sleep, timeout};
 
@@ -87,17 +86,8 @@ impl Drop for Inner {
         self.office.directory.close();
         self.let_go();
         let system = self.system.get_mut().unwrap_or_else(PoisonError::into_inner).take();
-        let servers = std::mem::take(self.servers.get_mut().unwrap_or_else(PoisonError::into_inner));
-        let Some(SystemThread { system, .. }) = system else { return };
-        if servers.is_empty() {
-            return system.stop();
-        }
-        // The servers' threads end only when they are told to, before their system is gone.
-        let told = system.arbiter().spawn(async move {
-            join_all(servers.iter().map(|server| server.stop(false))).await;
-            System::current().stop();
-        });
-        if !told {
+        // With the system its arbiters end, and the servers on them close their listeners.
+        if let Some(SystemThread { system, .. }) = system {
             system.stop();
         }
     }
