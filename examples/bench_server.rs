@@ -52,12 +52,18 @@ impl Handler<Any> for Echo {
     }
 }
 
+/// Stands for a computation: blocks the replica's own thread.
+#[expect(clippy::disallowed_methods, reason = "whoever calls this has a thread for itself")]
+fn busy(time: Duration) {
+    thread::sleep(time);
+}
+
 struct Model;
 
 impl Handler<Batch<X>> for Model {
     type Result = Result<Vec<Result<Y, ServeError>>, ServeError>;
     fn handle(&mut self, batch: Batch<X>, _: &mut Self::Context) -> Self::Result {
-        thread::sleep(Duration::from_micros(2000 + 50 * batch.len() as u64));
+        busy(Duration::from_micros(2000 + 50 * batch.len() as u64));
         Ok(batch.into_iter().map(|X { x }| Ok(Y { y: 2.0 * x })).collect())
     }
 }
@@ -160,7 +166,7 @@ struct Sleeper;
 impl Handler<X> for Sleeper {
     type Result = Result<Y, ServeError>;
     fn handle(&mut self, X { x }: X, _: &mut Self::Context) -> Self::Result {
-        thread::sleep(Duration::from_millis(5));
+        busy(Duration::from_millis(5));
         Ok(Y { y: x })
     }
 }

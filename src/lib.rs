@@ -1,6 +1,7 @@
 //! `greenroom`: an actor-model serving runtime on actix.
-#![warn(missing_docs)]
 #![forbid(unsafe_code)]
+#![warn(missing_docs, clippy::missing_errors_doc, clippy::missing_panics_doc)]
+#![warn(clippy::unwrap_used, clippy::expect_used)]
 
 mod actors;
 mod backend;

@@ -1,5 +1,7 @@
 //! The examples do what they say: each is included here as a module and run.
 
+#![allow(dead_code, reason = "the examples' own `main`s are not called here")]
+
 use std::{
     collections::BTreeMap,
     num::NonZeroUsize,

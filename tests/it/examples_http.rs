@@ -1,5 +1,7 @@
 //! The examples that are about HTTP do what they say, over sockets or inside an actix-web app.
 
+#![allow(dead_code, reason = "the examples' own `main`s are not called here")]
+
 use std::{net::SocketAddr, num::NonZeroUsize, path::PathBuf, time::Duration};
 
 use actix_web::{App, dev::ServiceResponse, test};
