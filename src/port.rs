@@ -5,9 +5,11 @@ use crate::meta::Meta;
 
 /// A place that takes calls for `M`.
 pub trait Port<M: Request>: Send + Sync {
-    /// Takes the call, or gives it back whole. `admitted` calls were let in elsewhere and are not
+    /// Takes the call. `admitted` calls were let in elsewhere and are not
     /// refused for being too many.
-    #[allow(clippy::result_large_err, reason = "the refused call comes back by value, as it was")]
+    ///
+    /// # Errors
+    /// The call, whole, and why it was not taken.
     fn deliver(&self, call: Call<M>, admitted: bool) -> Result<(), Refusal<M>>;
 
     /// Answers on the spot where it can, else takes the call as [`deliver`](Self::deliver) does.

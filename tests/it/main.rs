@@ -1,7 +1,9 @@
-//! The integration tests: one binary, one file an area.
+//! The integration tests, one binary: a module for each area.
 
 mod api;
 mod embedding;
+mod examples;
+mod examples_http;
 mod http;
 mod shutdown;
 mod support;
