@@ -85,6 +85,7 @@ mod call;
 mod config;
 mod endpoint;
 mod error;
+mod guard;
 mod handle;
 mod http;
 mod http_call;

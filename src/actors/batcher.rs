@@ -30,6 +30,7 @@ use crate::{
     batching::{BatchPolicy, BatchState, Decision},
     call::{Answer, Call, Gate, Permit, Refusal, Reply, Request},
     error::ServeError,
+    guard::{drop_guarded, guarded},
     ids::BackendName,
     meta::Meta,
     metrics::cells::ReplicaCells,
@@ -89,18 +90,19 @@ impl<M: Request> Bench<M> {
 
     /// The next `n` calls whose callers are still there.
     fn take(&self, n: usize) -> Vec<Waiter<M>> {
-        let mut queue = self.queue();
-        let mut taken = Vec::with_capacity(n);
-        while taken.len() < n {
-            let Some(waiter) = queue.pop_front() else { break };
-            if waiter.call.reply.is_closed() {
-                continue;
+        let (mut taken, mut gone) = (Vec::with_capacity(n), Vec::new());
+        {
+            let mut queue = self.queue();
+            while taken.len() < n {
+                let Some(waiter) = queue.pop_front() else { break };
+                let late = waiter.call.reply.is_closed() || waiter.call.meta.expired();
+                if late { gone.push(waiter) } else { taken.push(waiter) }
             }
-            if waiter.call.meta.expired() {
-                waiter.call.reply.send(Err(ServeError::DeadlineExceeded));
-                continue;
-            }
-            taken.push(waiter);
+        }
+        for Waiter { call: Call { msg, reply, .. }, permit, .. } in gone {
+            drop(permit);
+            reply.send(Err(ServeError::DeadlineExceeded));
+            drop_guarded(msg);
         }
         taken
     }
@@ -109,7 +111,7 @@ impl<M: Request> Bench<M> {
 impl<M: Request> Drop for Bench<M> {
     fn drop(&mut self) {
         for Waiter { call, .. } in std::mem::take(&mut *self.queue()) {
-            turn_away(call, Some(&*self.home), ServeError::Stopped);
+            let _ = guarded(|| turn_away(call, Some(&*self.home), ServeError::Stopped));
         }
     }
 }
@@ -212,34 +214,44 @@ fn send<M: Request>(bench: &Arc<Bench<M>>, waiters: Vec<Waiter<M>>) -> Option<Lo
         metas.push(call.meta);
         replies.push((call.reply, permit));
     }
-    let copy = bench.copy.filter(|_| msgs.len() > 1).map(|copy| (copy(&msgs), metas.clone()));
+    // A copy that panics leaves none: then the batch is not run again.
+    let copy = bench.copy.filter(|_| msgs.len() > 1);
+    let copy = copy.and_then(|copy| guarded(|| (copy(&msgs), metas.clone())).ok());
     let pending = Pending { replies, begun };
     match bench.target.call(Batch::new(msgs, metas), Meta::new()) {
-        Answer::Now(result) => match (result, copy) {
-            (Err(ServeError::Panicked { .. }), Some((msgs, metas))) => {
-                halves(Arc::clone(bench), pending, msgs, metas)
-            }
-            (result, _) => {
-                pending.distribute(bench, result);
-                None
-            }
-        },
-        Answer::Refused(Refusal { why, .. }) => {
-            pending.distribute(bench, Err(why));
+        Answer::Now(result) => settle(bench, pending, result, copy),
+        Answer::Refused(Refusal { msg: batch, why, .. }) => {
+            drop_guarded(copy);
+            pending.turn_away(bench, batch, &why);
             None
         }
         Answer::Waiting(waiting) => {
             let bench = Arc::clone(bench);
             Some(Box::pin(async move {
-                match (waiting.await, copy) {
-                    (Err(ServeError::Panicked { .. }), Some((msgs, metas))) => {
-                        if let Some(rest) = halves(bench, pending, msgs, metas) {
-                            rest.await;
-                        }
-                    }
-                    (result, _) => pending.distribute(&bench, result),
+                let result = waiting.await;
+                if let Some(rest) = settle(&bench, pending, result, copy) {
+                    rest.await;
                 }
             }))
+        }
+    }
+}
+
+/// Answers the callers of a batch that ran; one that panicked is run again in halves where there is a copy.
+fn settle<M: Request>(
+    bench: &Arc<Bench<M>>,
+    pending: Pending<M::Response>,
+    result: <Batch<M> as actix::Message>::Result,
+    copy: Option<(Vec<M>, Vec<Meta>)>,
+) -> Option<LocalBoxFuture<'static, ()>> {
+    match (result, copy) {
+        (Err(ServeError::Panicked { .. }), Some((msgs, metas))) => {
+            halves(Arc::clone(bench), pending, msgs, metas)
+        }
+        (result, copy) => {
+            drop_guarded(copy);
+            pending.distribute(bench, result);
+            None
         }
     }
 }
@@ -292,7 +304,10 @@ impl<R: Send + 'static> Pending<R> {
         bench.cells.ended(size);
         let results = result.and_then(|results| match results.len() {
             returned if returned == size => Ok(results),
-            returned => Err(ServeError::BatchLength { expected: size, returned }),
+            returned => {
+                drop_guarded(results);
+                Err(ServeError::BatchLength { expected: size, returned })
+            }
         });
         let answer = |(reply, permit): (Reply<R>, Permit), result: Result<R, ServeError>| {
             bench.cells.answered(took, result.is_err());
@@ -308,6 +323,18 @@ impl<R: Send + 'static> Pending<R> {
                 };
                 self.replies.into_iter().for_each(|reply| answer(reply, Err(error.clone())));
             }
+        }
+    }
+}
+
+impl<R: Send + 'static> Pending<R> {
+    /// The replica took no more: the calls never began and go elsewhere.
+    fn turn_away<M: Request<Response = R>>(self, bench: &Bench<M>, batch: Batch<M>, why: &ServeError) {
+        bench.cells.ended(self.replies.len());
+        let metas = batch.metas().to_vec();
+        for ((msg, meta), (reply, permit)) in batch.into_iter().zip(metas).zip(self.replies) {
+            drop(permit);
+            let _ = guarded(|| turn_away(Call { msg, meta, reply }, Some(&*bench.home), why.clone()));
         }
     }
 }
@@ -376,7 +403,10 @@ impl<F: Form> Job<Batcher<F::Inner>> for TakeJob<F> {
                 batcher.bench.cells.answered(Duration::ZERO, true);
                 reply.send(Err(error));
             }
-            Err(message) => reply.send(Err(ServeError::Panicked { message })),
+            Err(message) => {
+                batcher.bench.cells.answered(Duration::ZERO, true);
+                reply.send(Err(ServeError::Panicked { message }));
+            }
         }
     }
 

@@ -174,7 +174,7 @@ pub(crate) struct Build<'a, A: Actor<Context = ReplicaContext<A>>> {
     order: Order,
     settings: Arc<BatchSettings>,
     batchers: HashMap<TypeId, Box<dyn Any>>,
-    controls: Vec<Arc<dyn Stop>>,
+    controls: Vec<Arc<dyn Beside>>,
     starts: Vec<Start>,
 }
 
@@ -239,9 +239,25 @@ impl<A: Actor<Context = ReplicaContext<A>>> Build<'_, A> {
             };
             drop(tokio::task::spawn_local(ReplicaTask::new(parts).0));
         }));
-        self.controls.push(Arc::clone(&lane) as Arc<dyn Stop>);
+        self.controls.push(Arc::clone(&lane) as Arc<dyn Beside>);
         self.batchers.insert(TypeId::of::<M>(), Box::new(Arc::clone(&lane)));
         lane
+    }
+}
+
+/// A Batcher, steered by its replica.
+trait Beside: Stop {
+    fn wake(&self);
+    fn close(&self);
+}
+
+impl<A: Actor<Context = ReplicaContext<A>>> Beside for Lane<A> {
+    fn wake(&self) {
+        self.waker().wake();
+    }
+
+    fn close(&self) {
+        self.close(&ServeError::Stopped);
     }
 }
 
@@ -249,7 +265,7 @@ impl<A: Actor<Context = ReplicaContext<A>>> Build<'_, A> {
 struct Control<A: Actor<Context = ReplicaContext<A>>> {
     lane: Arc<Lane<A>>,
     settings: Arc<BatchSettings>,
-    batchers: Vec<Arc<dyn Stop>>,
+    batchers: Vec<Arc<dyn Beside>>,
 }
 
 impl<A: Actor<Context = ReplicaContext<A>>> ReplicaControl for Control<A> {
@@ -261,12 +277,19 @@ impl<A: Actor<Context = ReplicaContext<A>>> ReplicaControl for Control<A> {
         self.lane.command(Command::Stop);
     }
 
+    fn close(&self) {
+        self.lane.close(&ServeError::Stopped);
+        self.batchers.iter().for_each(|batcher| batcher.close());
+    }
+
     fn set_limits(&self, config: &BackendConfig, admitted: usize) {
         let concurrency = config.max_concurrent_queries.get();
         self.lane.gate.set_limit(admitted);
         self.lane.set_concurrency(concurrency);
         let size = config.max_batch_size.map_or(1, std::num::NonZeroUsize::get);
         self.settings.set(size, config.batch_wait_timeout, concurrency);
+        // What waits is decided on anew.
+        self.batchers.iter().for_each(|batcher| batcher.wake());
     }
 
     fn load(&self) -> usize {

@@ -136,7 +136,11 @@ impl Controller {
                 thread.replicas.fetch_add(1, Ordering::Relaxed);
                 if !thread.run(start) {
                     // Its loop is gone; the replica never was.
-                    ctx.notify(Happened { backend: name.clone(), generation, event: Event::Stopped });
+                    ctx.address().do_send(Happened {
+                        backend: name.clone(),
+                        generation,
+                        event: Event::Stopped,
+                    });
                 }
                 Seat::Shared(thread)
             }
@@ -172,7 +176,11 @@ impl Controller {
         let Some(entry) = fleet.backends.get_mut(name) else { return };
         let Some(replica) = entry.replica(generation) else { return };
         let (slot, started) = (replica.id.slot, replica.state == ReplicaState::Running);
+        let was_to_go = replica.state == ReplicaState::Draining;
         entry.remove(generation);
+        if was_to_go {
+            return self.again(name, Duration::ZERO, ctx);
+        }
         entry.last_error = Some(why.clone());
         entry.publish();
         let failed = ServeError::StartFailed { backend: name.clone(), why };
@@ -190,7 +198,8 @@ impl Controller {
 
     fn again(&self, name: &BackendName, after: Duration, ctx: &mut ReplicaContext<Self>) {
         if after.is_zero() {
-            ctx.notify(Reconcile(name.clone()));
+            // Through the mailbox, which a restart keeps.
+            ctx.address().do_send(Reconcile(name.clone()));
         } else {
             ctx.notify_later(Reconcile(name.clone()), after);
         }
@@ -215,8 +224,25 @@ impl Actor for Controller {
 
     /// Also after a restart: takes up what was under way.
     fn started(&mut self, ctx: &mut Self::Context) {
-        let names: Vec<_> = self.office.fleet().backends.keys().cloned().collect();
-        names.into_iter().for_each(|name| ctx.notify(Reconcile(name)));
+        for (name, entry) in &self.office.fleet().backends {
+            for replica in &entry.replicas {
+                let (backend, generation) = (name.clone(), replica.id.generation);
+                let left = |timeout: Duration| timeout.saturating_sub(replica.since.elapsed());
+                // Timers end with a state; these must not.
+                match replica.state {
+                    ReplicaState::Running => {}
+                    ReplicaState::Starting => {
+                        let left = left(entry.config.startup_timeout);
+                        ctx.notify_later(StartTimedOut { backend, generation }, left);
+                    }
+                    ReplicaState::Draining => {
+                        let left = left(entry.config.graceful_shutdown_timeout);
+                        ctx.notify_later(DrainTimedOut { backend, generation }, left);
+                    }
+                }
+            }
+            ctx.notify(Reconcile(name.clone()));
+        }
     }
 }
 
@@ -274,11 +300,15 @@ impl Handler<Happened> for Controller {
             Event::Stopped => {
                 let mut fleet = self.office.fleet();
                 let Some(entry) = fleet.backends.get_mut(&backend) else { return };
-                let draining = entry.replica(generation).map(|r| r.state == ReplicaState::Draining);
+                let replica = entry.replica(generation);
+                let draining = replica.as_ref().map(|r| r.state == ReplicaState::Draining);
+                let control = replica.map(|r| Arc::clone(&r.control));
                 if draining == Some(true) {
                     entry.remove(generation);
                 }
                 drop(fleet);
+                // Done already by a replica that ended itself.
+                control.iter().for_each(|control| control.close());
                 match draining {
                     Some(true) => self.reconcile(&backend, ctx),
                     Some(false) => self.lost(&backend, generation, "its thread ended".into(), ctx),

@@ -3,7 +3,6 @@
 use std::{
     any::{Any, TypeId},
     collections::VecDeque,
-    panic::{AssertUnwindSafe, catch_unwind},
     sync::{
         Arc, Mutex, MutexGuard, OnceLock, PoisonError,
         atomic::{AtomicBool, AtomicUsize, Ordering},
@@ -14,7 +13,9 @@ use std::{
 use actix::Actor;
 use futures_util::task::AtomicWaker;
 
-use crate::{actors::context::ReplicaContext, call::Gate, config::BackendConfig, error::ServeError};
+use crate::{
+    actors::context::ReplicaContext, call::Gate, config::BackendConfig, error::ServeError, guard::guarded,
+};
 
 /// One call, its message type erased, waiting in the lane of an actor `A`.
 pub(crate) trait Job<A: Actor>: Send {
@@ -165,7 +166,7 @@ impl<A: Actor<Context = ReplicaContext<A>>> Lane<A> {
         };
         for job in jobs {
             // A message whose drop panics must not take its neighbours along.
-            let _ = catch_unwind(AssertUnwindSafe(|| job.turn_away(self.home.as_deref(), why.clone())));
+            let _ = guarded(|| job.turn_away(self.home.as_deref(), why.clone()));
         }
     }
 }
@@ -188,6 +189,8 @@ pub(crate) trait ReplicaControl: Send + Sync {
     fn drain(&self);
     /// Stop now.
     fn stop(&self);
+    /// Turns away what still waits there: its thread hangs in a handler and cannot do it.
+    fn close(&self);
     /// Limits and batching from now on, and how many calls are let in.
     fn set_limits(&self, config: &BackendConfig, admitted: usize);
     /// Calls that run or wait there.

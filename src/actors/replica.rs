@@ -4,7 +4,6 @@ use std::{
     cell::RefCell,
     collections::VecDeque,
     future::Future,
-    panic::{AssertUnwindSafe, catch_unwind},
     pin::Pin,
     rc::Rc,
     sync::Arc,
@@ -21,12 +20,13 @@ use tokio::time::{Instant, Sleep, sleep};
 
 use crate::{
     actors::{
-        context::{Desk, ReplicaContext, panic_text},
+        context::{Desk, ReplicaContext},
         identity::Identity,
         lane::{Command, Lane, Patience},
         register,
     },
     error::{BoxError, ServeError},
+    guard::{drop_guarded, guarded},
 };
 
 /// Calls begun in one turn before futures, timers and other actors get theirs.
@@ -166,9 +166,10 @@ impl<A: Actor<Context = ReplicaContext<A>>> Cell<A> {
                 desk.cells.starts.bump();
                 if self.rebuilding {
                     desk.cells.restarts.bump();
+                } else {
+                    (self.parts.on_event)(Event::Ready);
                 }
                 self.rebuilding = true;
-                (self.parts.on_event)(Event::Ready);
                 return;
             }
             Ok(Err(error)) => error.to_string().into(),
@@ -204,11 +205,9 @@ impl<A: Actor<Context = ReplicaContext<A>>> Cell<A> {
             .chain(ctx.waits.extract_if(.., |item| item.owner.is_none()))
             .collect();
         ctx.cancelled.clear();
-        for item in gone {
-            let _ = catch_unwind(AssertUnwindSafe(move || drop(item)));
-        }
+        gone.into_iter().for_each(drop_guarded);
         if let Some(actor) = self.actor.take() {
-            let _ = catch_unwind(AssertUnwindSafe(move || drop(actor))).map_err(panic_text);
+            drop_guarded(actor);
         }
     }
 
@@ -241,8 +240,22 @@ impl<A: Actor<Context = ReplicaContext<A>>> Cell<A> {
         ends
     }
 
+    /// Tells the actor that its replica goes; it cannot refuse.
+    fn user_end(&mut self) {
+        let (ctx, desk) = (&mut self.ctx, Rc::clone(&self.parts.desk));
+        let Some(actor) = &mut self.actor else { return };
+        ctx.state = ActorState::Stopping;
+        let _ = desk.guard(|| actor.stopping(ctx));
+        ctx.state = ActorState::Stopped;
+        let _ = desk.guard(|| actor.stopped(ctx));
+    }
+
     /// One turn; true when there is more to do at once.
     fn turn(&mut self, cx: &mut Context<'_>, lane: &Lane<A>) -> bool {
+        if matches!(self.phase, Phase::Starting | Phase::BackingOff(_)) {
+            // What panics while there is no state puts none in doubt.
+            self.ctx.desk.take_panic();
+        }
         match &mut self.phase {
             Phase::Ended => return false,
             Phase::Starting => self.start(),
@@ -277,13 +290,13 @@ impl<A: Actor<Context = ReplicaContext<A>>> Cell<A> {
         while !ctx.held() && begun < LANE_BUDGET && ctx.desk.running() < lane.concurrency() {
             let Some(job) = lane.pop() else { break };
             begun += 1;
-            let run = AssertUnwindSafe(|| {
+            let run = || {
                 if !job.abandoned() {
                     job.run(actor, ctx);
                 }
-            });
+            };
             // Handlers are guarded inside; this is for a message whose drop panics.
-            if catch_unwind(run).is_err() {
+            if guarded(run).is_err() {
                 ctx.desk.note_panic();
             }
         }
@@ -299,8 +312,7 @@ impl<A: Actor<Context = ReplicaContext<A>>> Cell<A> {
             Some(Command::Drain) => lane.gate.emptied(cx.waker()) && self.ctx.desk.running() == 0,
         };
         if ends && !matches!(self.phase, Phase::Ended) {
-            self.ctx.state = ActorState::Stopped;
-            self.user_stop();
+            self.user_end();
             self.drop_state();
             self.phase = Phase::Ended;
             (self.parts.on_event)(Event::Stopped);
@@ -318,11 +330,14 @@ impl<A: Actor<Context = ReplicaContext<A>>> Future for ReplicaTask<A> {
         this.core.lane.waker().register(cx.waker());
         let more = this.core.cell.borrow_mut().turn(cx, &this.core.lane);
         this.requests.extend(this.core.desk.incoming.take());
+        let desk = &this.core.desk;
         let mut ended_some = false;
-        while let Poll::Ready(Some(())) = Pin::new(&mut this.requests).poll_next(cx) {
+        // A panic is followed by its rebuild before the next one can happen.
+        while !desk.has_panicked()
+            && let Poll::Ready(Some(())) = Pin::new(&mut this.requests).poll_next(cx)
+        {
             ended_some = true;
         }
-        let desk = &this.core.desk;
         let cell = this.core.cell.borrow();
         // A request that ended makes room for one that waits, or leaves futures whose caller has gone;
         // one that panicked puts the state in doubt.
@@ -358,8 +373,8 @@ impl<A: Actor<Context = ReplicaContext<A>>> ReplicaTask<A> {
         drop(self.core.desk.incoming.take());
         self.requests.clear();
         if let Ok(mut cell) = self.core.cell.try_borrow_mut() {
-            cell.ctx.items.clear();
-            cell.ctx.waits.clear();
+            cell.ctx.items.drain(..).for_each(drop_guarded);
+            cell.ctx.waits.drain(..).for_each(drop_guarded);
             cell.drop_state();
         }
     }

@@ -112,18 +112,20 @@ impl EndpointSlot {
 
     /// Routes a call that brings its reply; a refusal goes there.
     pub(crate) fn deliver<M: Request>(&self, call: Call<M>) {
-        let refused = match &*self.state.load() {
-            None => Err((call.reply, ServeError::UnknownEndpoint(self.name.clone()))),
-            Some(state) => match state.pick::<M>() {
-                Err(why) => Err((call.reply, why)),
-                Ok(port) => match port.deliver(call, false) {
-                    Err(Refusal { reply: Some(reply), why, .. }) => Err((reply, why)),
-                    _ => Ok(()),
-                },
-            },
+        let state = self.state.load();
+        let port = match &*state {
+            None => Err(ServeError::UnknownEndpoint(self.name.clone())),
+            Some(state) => state.pick::<M>(),
         };
-        if let Err((reply, why)) = refused {
-            reply.send(Err(why));
+        // Answered before the message is dropped, which may panic.
+        match port {
+            Err(why) => call.reply.send(Err(why)),
+            Ok(port) => {
+                if let Err(Refusal { reply: Some(reply), why, msg, .. }) = port.deliver(call, false) {
+                    reply.send(Err(why));
+                    drop(msg);
+                }
+            }
         }
     }
 }

@@ -10,7 +10,7 @@ use greenroom::{
 };
 use serde::Deserialize;
 
-use crate::support::{ask, block_on, eventually, get};
+use crate::wire::{ask, block_on, eventually, get};
 
 /// Doubles a number; refuses 13.
 #[derive(Message, Deserialize)]

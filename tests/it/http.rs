@@ -24,7 +24,7 @@ use greenroom::{Backend, BackendConfig, Endpoint, Meta, ReplicaContext, Serve, S
 use serde::{Deserialize, Serialize};
 use tokio::sync::Semaphore;
 
-use crate::support::listening;
+use crate::wire::listening;
 
 /// Adds two numbers.
 #[derive(Message, Serialize, Deserialize)]

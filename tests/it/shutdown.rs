@@ -19,7 +19,7 @@ use greenroom::{
 use serde::Deserialize;
 use tokio::sync::Semaphore;
 
-use crate::support::{Client, block_on, eventually, get};
+use crate::wire::{Client, block_on, eventually, get};
 
 /// Answers when it is let.
 #[derive(Message, Deserialize)]

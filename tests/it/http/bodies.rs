@@ -5,7 +5,7 @@ use std::num::NonZeroUsize;
 use greenroom::{Endpoint, Listen};
 
 use super::lab;
-use crate::support::{Answer, Client, ask, get, post};
+use crate::wire::{Answer, Client, ask, get, post};
 
 async fn echo(address: std::net::SocketAddr, text: &str) -> Answer {
     let body = format!(r#"{{"text":"{text}"}}"#);

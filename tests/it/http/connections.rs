@@ -3,7 +3,7 @@
 use greenroom::BackendConfig;
 
 use super::{lab, waiting};
-use crate::support::{Client, eventually, get, listening};
+use crate::wire::{Client, eventually, get, listening};
 
 #[actix_web::test]
 async fn one_connection_serves_many_requests() {

@@ -5,7 +5,7 @@ use std::time::Duration;
 use greenroom::{BackendConfig, BackendUpdate};
 
 use super::{lab, waiting};
-use crate::support::{Client, ask, eventually, get, listening};
+use crate::wire::{Client, ask, eventually, get, listening};
 
 #[actix_web::test]
 async fn the_backend_s_own_error_keeps_its_status_and_code() {

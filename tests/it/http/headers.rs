@@ -1,7 +1,7 @@
 //! Request ids, traces and shard keys.
 
 use super::lab;
-use crate::support::{ask, get};
+use crate::wire::{ask, get};
 
 fn look(json: &serde_json::Value, field: &str) -> String {
     json[field].as_str().unwrap_or("none").to_owned()

@@ -5,7 +5,7 @@ use greenroom::{Backend, BackendConfig, Batch, Endpoint, Listen, ReplicaContext,
 use serde::Deserialize;
 
 use super::{lab, prometheus::Scrape};
-use crate::support::{ask, get, listening, post};
+use crate::wire::{ask, get, listening, post};
 
 #[actix_web::test]
 async fn both_listeners_tell_the_same_under_the_final_names() {

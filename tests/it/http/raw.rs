@@ -8,7 +8,7 @@ use actix_web::http::{
 };
 use greenroom::{Backend, BackendConfig, Endpoint, HttpAnswer, HttpCall, Serve, ServeError};
 
-use crate::support::{Client, ask, listening};
+use crate::wire::{Client, ask, listening};
 
 async fn answer(call: HttpCall) -> Result<HttpAnswer, ServeError> {
     let name = HeaderName::from_static;

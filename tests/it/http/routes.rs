@@ -3,7 +3,7 @@
 use greenroom::{Backend, BackendConfig, CALL_METHOD_HEADER, Endpoint};
 
 use super::{Lab, lab};
-use crate::support::{Client, ask, get, post};
+use crate::wire::{Client, ask, get, post};
 
 #[actix_web::test]
 async fn an_exact_route_takes_a_query_with_get_and_a_body_with_post() {

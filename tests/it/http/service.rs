@@ -5,7 +5,7 @@ use std::time::Duration;
 use greenroom::{Backend, BackendConfig, BackendUpdate, Endpoint, Listen};
 
 use super::{Lab, lab};
-use crate::support::{ask, get, listening};
+use crate::wire::{ask, get, listening};
 
 #[actix_web::test]
 async fn healthz_is_alive_and_routes_lists_what_there_is() {
