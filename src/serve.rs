@@ -140,6 +140,7 @@ impl Serve {
             fleet: Mutex::default(),
             directory: Arc::default(),
             routes: Arc::default(),
+            models: Arc::default(),
             threads: Arc::<Threads>::default(),
             metrics: Arc::new(Metrics::new()),
             timer: options.timer,

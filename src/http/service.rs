@@ -24,8 +24,6 @@ pub(crate) fn configure(config: &mut web::ServiceConfig, office: &Arc<Office>) {
             std::future::ready(HttpResponse::Ok().content_type(PROMETHEUS).body(text))
         }),
     );
-    #[cfg(feature = "onnx")]
-    let _ = office;
 }
 
 /// `{route: [endpoint, [methods]]}`.
@@ -37,16 +35,19 @@ fn list(office: &Office) -> HttpResponse {
 }
 
 fn readiness(office: &Office) -> HttpResponse {
-    let unready =
-        |detail: &str| problem::plain(StatusCode::SERVICE_UNAVAILABLE, "not_ready", detail, None, &[]);
-    if office.directory.closing() {
-        return unready("the service is shutting down");
-    }
-    match serve::ready(office) {
+    match ready(office) {
         Ok(()) => HttpResponse::Ok().body("ready"),
-        Err(waiting) => {
-            let names: Vec<_> = waiting.iter().map(|name| name.as_str()).collect();
-            unready(&format!("no replica is ready behind: {}", names.join(", ")))
-        }
+        Err(why) => problem::plain(StatusCode::SERVICE_UNAVAILABLE, "not_ready", &why, None, &[]),
     }
+}
+
+/// Whether every endpoint can be served; otherwise why not.
+pub(crate) fn ready(office: &Office) -> Result<(), String> {
+    if office.directory.closing() {
+        return Err("the service is shutting down".into());
+    }
+    serve::ready(office).map_err(|waiting| {
+        let names: Vec<_> = waiting.iter().map(|name| name.as_str()).collect();
+        format!("no replica is ready behind: {}", names.join(", "))
+    })
 }
