@@ -45,6 +45,16 @@ pub struct ServeOptions {
     seats: Seats,
     timer: TimerKind,
     shutdown_timeout: Duration,
+    readiness: Readiness,
+}
+
+/// When `/-/readyz` may say so.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Readiness {
+    /// As soon as every endpoint that there is can be served.
+    Observed,
+    /// Not before it was announced.
+    Announced,
 }
 
 /// Whose threads replicas live on.
@@ -65,6 +75,7 @@ impl Default for ServeOptions {
             seats: Seats::Own(None),
             timer: TimerKind::default(),
             shutdown_timeout: Duration::from_secs(30),
+            readiness: Readiness::Observed,
         }
     }
 }
@@ -86,6 +97,13 @@ impl ServeOptions {
     /// Everything on the calling thread, whose runtime must run local tasks; timers follow paused time. For tests.
     pub fn current_thread(mut self) -> Self {
         (self.seats, self.timer) = (Seats::Current, TimerKind::Tokio);
+        self
+    }
+
+    /// `/-/readyz` and `/v2/health/ready` answer 503 until [`Serve::announce_ready`]: for programs that listen
+    /// first and make their endpoints then.
+    pub fn announces_ready(mut self) -> Self {
+        self.readiness = Readiness::Announced;
         self
     }
 
@@ -145,6 +163,7 @@ impl Serve {
             metrics: Arc::new(Metrics::new()),
             timer: options.timer,
         });
+        office.directory.set_preparing(options.readiness == Readiness::Announced);
         let (controller, system) = match options.seats {
             Seats::Current => {
                 office.directory.set_timers(tokio::runtime::Handle::current());
@@ -293,6 +312,11 @@ impl Serve {
     /// The endpoints behind which some backend has no replica ready.
     pub fn ready(&self) -> Result<(), Vec<EndpointName>> {
         ready(&self.0.office)
+    }
+
+    /// Everything that shall be served has been made; see [`ServeOptions::announces_ready`].
+    pub fn announce_ready(&self) {
+        self.0.office.directory.set_preparing(false);
     }
 
     /// All metrics of this Serve as Prometheus text.

@@ -46,6 +46,9 @@ pub(crate) fn ready(office: &Office) -> Result<(), String> {
     if office.directory.closing() {
         return Err("the service is shutting down".into());
     }
+    if office.directory.preparing() {
+        return Err("the service is still starting".into());
+    }
     serve::ready(office).map_err(|waiting| {
         let names: Vec<_> = waiting.iter().map(|name| name.as_str()).collect();
         format!("no replica is ready behind: {}", names.join(", "))
