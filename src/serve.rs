@@ -162,6 +162,7 @@ impl Serve {
             threads: Arc::<Threads>::default(),
             metrics: Arc::new(Metrics::new()),
             timer: options.timer,
+            one_thread: options.seats == Seats::Current,
         });
         office.directory.set_preparing(options.readiness == Readiness::Announced);
         let (controller, system) = match options.seats {

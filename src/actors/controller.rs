@@ -6,7 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use actix::{Actor, Addr, Arbiter, AsyncContext, Handler, Message, ResponseFuture, System};
+use actix::{Actor, Addr, Arbiter, AsyncContext, Handler, Message, ResponseFuture};
 use tokio::sync::oneshot;
 
 use crate::{
@@ -44,6 +44,8 @@ pub(crate) struct Office {
     pub(crate) threads: Arc<Threads>,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) timer: TimerKind,
+    /// Everything shares the thread that there is, whose time a test may have paused.
+    pub(crate) one_thread: bool,
 }
 
 impl Office {
@@ -93,8 +95,7 @@ impl Controller {
         entry.generation += 1;
         let generation = entry.generation;
         let placement = entry.config.placement.unwrap_or_else(|| entry.code.placement());
-        // Without a System of our own (tests on one thread) everything shares the thread that there is.
-        let own = placement == Placement::Dedicated && System::is_registered();
+        let own = placement == Placement::Dedicated && !self.office.one_thread;
         let thread = if own { None } else { self.office.threads.emptiest() };
         if !own && thread.is_none() {
             entry.last_error = Some("there is no serving thread".into());
