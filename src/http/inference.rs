@@ -108,9 +108,11 @@ impl Site {
     /// The backend that the path names, and what is known of its model.
     fn model(&self, request: &HttpRequest) -> Result<(Arc<BackendRoutes>, ModelMetadata), Failure> {
         let name = part(request, "model").unwrap_or_default();
-        let model = self.office.models.find(&name).ok_or_else(|| {
-            not_found(format!("there is no model {:?}; /-/routes lists the endpoints", shown(&name)))
-        })?;
+        let model = self
+            .office
+            .models
+            .find(&name)
+            .ok_or_else(|| not_found(format!("there is no model {:?}", shown(&name))))?;
         let loaded = model.model.as_ref().and_then(|metadata| metadata.get());
         let Some(loaded) = loaded else {
             return Err(unready(format!("the model {} has not been loaded yet", model.name)));
@@ -130,10 +132,12 @@ impl Site {
         payload: web::Payload,
         id: RequestId,
     ) -> Result<HttpResponse, Failure> {
+        // First, as a body left unread costs the caller its connection.
+        let body = exchange::read_body(request.headers(), payload, self.body_bytes_max).await;
+        let body = body.map_err(failed)?;
         let (model, _) = self.model(request)?;
         let port = model.port_of::<HttpCall>().map_err(failed)?;
-        let body = exchange::read_body(request.headers(), payload, self.body_bytes_max).await;
-        let call = exchange::call(request, Vec::new(), model.wanted_headers, body.map_err(failed)?);
+        let call = exchange::call(request, Vec::new(), model.wanted_headers, body);
         let meta = exchange::meta(request.headers(), id);
         let answer = Calling::new(port.call(call, meta), &self.office.directory).await.map_err(failed)?;
         Ok(exchange::response(answer))

@@ -1,0 +1,9 @@
+//! The integration tests: one binary, one file an area.
+
+#[cfg(feature = "onnx")]
+mod binary;
+#[cfg(feature = "onnx")]
+mod digits;
+#[cfg(feature = "onnx")]
+mod onnx;
+mod socket;
