@@ -124,7 +124,7 @@ pub use http_call::{HttpAnswer, HttpCall};
 pub use ids::{BackendName, EndpointName, NAME_BYTES_MAX, ReplicaId};
 pub use meta::{ID_BYTES_MAX, Meta, RequestId, ShardKey};
 #[cfg(feature = "onnx")]
-pub use onnx::{BatchAxis, ONNX_THREADS_MAX, OnnxModel};
+pub use onnx::{BatchAxis, Infer, Inferred, ONNX_JOINED_ROWS_MAX, ONNX_THREADS_MAX, OnnxModel, OnnxReplica};
 pub use port::Port;
 pub use route::{ROUTE_BYTES_MAX, RouteParams, RoutePattern, RouteTable};
 pub use serve::{BackendStatus, EndpointStatus, ReplicaStatus, Serve, ServeOptions, Status};

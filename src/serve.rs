@@ -32,7 +32,10 @@ use crate::{
     handle::Handle,
     ids::{BackendName, EndpointName},
     metrics::Metrics,
-    serve::{options::Seats, system::SystemThread},
+    serve::{
+        options::{Readiness, Seats},
+        system::SystemThread,
+    },
 };
 
 pub use options::ServeOptions;
@@ -72,10 +75,13 @@ impl Serve {
             fleet: Mutex::default(),
             directory: Arc::default(),
             routes: Arc::default(),
+            models: Arc::default(),
             threads: Arc::<Threads>::default(),
             metrics: Arc::new(Metrics::new()),
             timer: options.timer,
+            one_thread: options.seats == Seats::Current,
         });
+        office.directory.set_preparing(options.readiness == Readiness::Announced);
         let ((controller, controller_stop), system) = match options.seats {
             Seats::Current => {
                 office.directory.set_timers(tokio::runtime::Handle::current());

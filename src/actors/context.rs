@@ -85,6 +85,12 @@ impl<A: Actor> ReplicaContext<A> {
         self.identity.num_threads
     }
 
+    /// Most requests that are handed to this replica in one call, as its options said when it was started; 1
+    /// without batching.
+    pub fn max_batch_size(&self) -> usize {
+        self.identity.batch_size_max
+    }
+
     /// A handle to another endpoint of the same Serve. The endpoint may appear later: until then calls fail
     /// with [`ServeError::UnknownEndpoint`], so backends that call each other start in any order.
     ///

@@ -6,7 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use actix::{Actor, Arbiter, AsyncContext, Handler, Message, ResponseFuture, System};
+use actix::{Actor, Arbiter, AsyncContext, Handler, Message, ResponseFuture};
 use tokio::sync::oneshot;
 
 use crate::{
@@ -25,7 +25,7 @@ use crate::{
     error::ServeError,
     ids::{BackendName, EndpointName, ReplicaId},
     metrics::Metrics,
-    routing::{directory::Directory, endpoint::EndpointState, routes::Routes},
+    routing::{directory::Directory, endpoint::EndpointState, models::Models, routes::Routes},
 };
 
 /// First pause before a replica that gave up is replaced; doubled for each further one in a row.
@@ -42,9 +42,12 @@ pub(crate) struct Office {
     pub(crate) fleet: Mutex<Fleet>,
     pub(crate) directory: Arc<Directory>,
     pub(crate) routes: Arc<Routes>,
+    pub(crate) models: Arc<Models>,
     pub(crate) threads: Arc<Threads>,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) timer: TimerKind,
+    /// Everything shares the thread that there is, whose time a test may have paused.
+    pub(crate) one_thread: bool,
 }
 
 impl Office {
@@ -84,6 +87,7 @@ impl Controller {
             let outcome = entry.failure.take().map_or(Ok(()), Err);
             entry.answer(&outcome);
             fleet.backends.remove(name);
+            self.office.models.remove(name);
             self.office.metrics.registry.forget_backend(name);
         } else if entry.settled() {
             entry.created = true;
@@ -102,8 +106,7 @@ impl Controller {
         ctx: &mut ReplicaContext<Self>,
     ) -> bool {
         let placement = entry.config.placement.unwrap_or_else(|| entry.code.placement());
-        // Without a System of our own (tests on one thread) everything shares the thread that there is.
-        let own = placement == Placement::Dedicated && System::is_registered();
+        let own = placement == Placement::Dedicated && !self.office.one_thread;
         let thread = if own { None } else { self.office.threads.emptiest() };
         if !own && thread.is_none() {
             return false;
@@ -118,6 +121,7 @@ impl Controller {
             identity: Arc::new(Identity {
                 replica: id.clone(),
                 num_threads: entry.config.num_threads.map_or(1, std::num::NonZeroUsize::get),
+                batch_size_max: entry.config.max_batch_size.map_or(1, std::num::NonZeroUsize::get),
                 directory: Arc::clone(&self.office.directory),
             }),
             config: entry.config.clone(),
@@ -395,8 +399,10 @@ impl Handler<CreateBackend> for Controller {
                 return refuse(ServeError::AlreadyExists { what: "backend", name: name.as_str().into() });
             }
             Entry::Vacant(place) => {
+                let routes = Arc::new(code.routes(name.clone(), &metrics.refused));
+                self.office.models.add(&routes);
                 place.insert(BackendEntry {
-                    routes: Arc::new(code.routes(name.clone(), &metrics.refused)),
+                    routes,
                     code,
                     config,
                     before: None,

@@ -1,31 +1,20 @@
 //! The ingress: requests on the live routes of a Serve, inside any actix-web app.
 
-use std::{cell::RefCell, collections::HashMap, rc::Rc, sync::Arc};
+use std::{rc::Rc, sync::Arc};
 
-use actix_web::{
-    HttpRequest, HttpResponse,
-    guard::fn_guard,
-    http::{
-        Method, StatusCode,
-        header::{self, HeaderMap},
-    },
-    web,
-};
-use bytes::{Bytes, BytesMut};
-use futures_util::{Stream, StreamExt};
+use actix_web::{HttpRequest, HttpResponse, guard::fn_guard, web};
 
 use crate::{
     actors::controller::Office,
     error::ServeError,
     handle::Calling,
     http::{
-        problem,
-        request_id::{identified, request_id, tell},
+        exchange::{self, Exit, Failure, identified},
+        inference,
+        problem::{self, Reader},
         service,
     },
-    http_call::HttpCall,
-    meta::{Meta, RequestId, ShardKey},
-    metrics::{registry::HttpKey, spread::Spread},
+    meta::RequestId,
     routing::routes::RouteEntry,
     serve::Serve,
 };
@@ -99,12 +88,13 @@ impl Serve {
             }
             if ingress.service_routes {
                 service::configure(config, &office);
+                inference::configure(config, &office, ingress.body_bytes_max);
             }
             let site = Rc::new(Site {
+                exit: Exit::new(Arc::clone(&office)),
                 office,
                 prefix: ingress.prefix,
                 body_bytes_max: ingress.body_bytes_max,
-                counts: RefCell::default(),
             });
             let guarded = Rc::clone(&site);
             config.service(
@@ -124,15 +114,8 @@ struct Site {
     office: Arc<Office>,
     prefix: Box<str>,
     body_bytes_max: usize,
-    counts: RefCell<Counts>,
+    exit: Exit,
 }
-
-/// Counters by route, method and status, so that the registry's lock is taken once for each.
-#[derive(Default)]
-struct Counts(HashMap<(usize, Method, u16), (Arc<str>, Arc<Spread>)>);
-
-/// Counters remembered on one thread; routes that come and go must not pile up.
-const COUNTS_MAX: usize = 4096;
 
 impl Site {
     fn path<'a>(&self, path: &'a str) -> Option<&'a str> {
@@ -155,23 +138,9 @@ impl Site {
         let Some((entry, params)) = found else {
             return service::no_route(&request);
         };
-        let mut response = match request_id(request.headers()) {
-            Err(error) => identified(&request, |id| problem::answer(&error, Some(id))),
-            Ok(id) => {
-                let text = id.to_string();
-                let mut response = match self.serve(&entry, params, &request, payload, id).await {
-                    Ok(response) => response,
-                    Err(response) => response(Some(&text)),
-                };
-                tell(&mut response, text);
-                response
-            }
-        };
-        if self.office.directory.closing() {
-            response.head_mut().set_connection_type(actix_web::http::ConnectionType::Close);
-        }
-        self.count(&entry, request.method(), response.status());
-        response
+        let response =
+            identified(request.headers(), failed, |id| self.serve(&entry, params, &request, payload, id));
+        self.exit.pass(&entry.label, request.method(), response.await)
     }
 
     /// The answer, or what makes it once the request id is known.
@@ -182,101 +151,29 @@ impl Site {
         request: &HttpRequest,
         payload: web::Payload,
         id: RequestId,
-    ) -> Result<HttpResponse, Box<dyn FnOnce(Option<&str>) -> HttpResponse>> {
-        let failed = |error: ServeError| -> Box<dyn FnOnce(Option<&str>) -> HttpResponse> {
-            Box::new(move |id| problem::answer(&error, id))
-        };
+    ) -> Result<HttpResponse, Failure> {
         if !entry.allows(request.method().as_str()) {
-            let (method, allow) = (request.method().clone(), entry.allowed());
-            return Err(Box::new(move |id| problem::method_not_allowed(&method, &allow, id)));
+            return Err(problem::not_allowed(Reader::Any, request.method(), &entry.allowed()));
         }
-        let body = read_body(request.headers(), payload, self.body_bytes_max).await.map_err(failed)?;
-        let headers = request.headers();
-        let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
-        let call = HttpCall {
-            method: request.method().clone(),
-            uri: request.uri().clone(),
-            params,
-            headers: if entry.wants_headers { headers.clone() } else { HeaderMap::new() },
-            call_method: text(CALL_METHOD_HEADER).map(Into::into),
-            body,
-        };
-        let meta = Meta {
-            request_id: id,
-            deadline: None,
-            trace: text("traceparent").filter(|t| t.len() <= crate::meta::ID_BYTES_MAX).map(Into::into),
-            shard_key: text(SHARD_KEY_HEADER).map(ShardKey::new),
-        };
+        let body =
+            exchange::read_body(request.headers(), payload, self.body_bytes_max).await.map_err(failed)?;
+        let call = exchange::call(request, params, entry.wanted_headers, body);
+        let meta = exchange::meta(request.headers(), id);
         let directory = &self.office.directory;
-        let answer =
-            Calling::new(entry.slot.call(call, meta), directory).await.map_err(|error| match error {
-                // Its replicas have gone because everything goes.
-                ServeError::NoReplica { .. } if directory.closing() => failed(ServeError::ShuttingDown),
-                error => failed(error),
-            })?;
-        let mut response = HttpResponse::build(answer.status);
-        for header in answer.headers {
-            response.append_header(header);
-        }
-        Ok(response.body(answer.body))
+        let answer = Calling::new(entry.slot.call(call, meta), directory).await;
+        let answer = answer.map_err(|error| match error {
+            // Its replicas have gone because everything goes.
+            ServeError::NoReplica { .. } if directory.closing() => failed(ServeError::ShuttingDown),
+            error => failed(error),
+        })?;
+        Ok(exchange::response(answer))
     }
+}
 
-    fn count(&self, entry: &RouteEntry, method: &Method, status: StatusCode) {
-        let mut counts = self.counts.borrow_mut();
-        let key = (Arc::as_ptr(&entry.label).cast::<u8>().addr(), method.clone(), status.as_u16());
-        if let Some((_, count)) = counts.0.get(&key) {
-            return count.add();
-        }
-        if counts.0.len() >= COUNTS_MAX {
-            counts.0.clear();
-        }
-        let count = self.office.metrics.registry.http(HttpKey::new(&entry.label, method, status));
-        count.add();
-        // The label is kept with the counter: its address is the key.
-        counts.0.insert(key, (Arc::clone(&entry.label), count));
-    }
+fn failed(error: ServeError) -> Failure {
+    Box::new(move |id| problem::answer(&error, id))
 }
 
 fn decoded(segment: &str) -> String {
     percent_encoding::percent_decode_str(segment).decode_utf8_lossy().into_owned()
-}
-
-/// The whole body, or a refusal as soon as it is known to be too large.
-pub(crate) async fn read_body(
-    headers: &HeaderMap,
-    payload: web::Payload,
-    limit_bytes: usize,
-) -> Result<Bytes, ServeError> {
-    let declared = headers.get(header::CONTENT_LENGTH).and_then(|v| v.to_str().ok()?.parse::<usize>().ok());
-    if declared.is_some_and(|bytes| bytes > limit_bytes) {
-        return Err(ServeError::TooLarge { limit_bytes });
-    }
-    collect(payload, declared, limit_bytes).await
-}
-
-async fn collect<E: std::fmt::Display>(
-    mut chunks: impl Stream<Item = Result<Bytes, E>> + Unpin,
-    declared: Option<usize>,
-    limit_bytes: usize,
-) -> Result<Bytes, ServeError> {
-    let broken = |e: E| ServeError::bad_request(format!("the body could not be read: {e}"));
-    // Most bodies come in one piece, which is then not copied.
-    let Some(first) = chunks.next().await else { return Ok(Bytes::new()) };
-    let first = first.map_err(broken)?;
-    if first.len() > limit_bytes {
-        return Err(ServeError::TooLarge { limit_bytes });
-    }
-    if declared == Some(first.len()) {
-        return Ok(first);
-    }
-    let mut whole = BytesMut::with_capacity(declared.unwrap_or(2 * first.len()));
-    whole.extend_from_slice(&first);
-    while let Some(chunk) = chunks.next().await {
-        let chunk = chunk.map_err(broken)?;
-        if whole.len() + chunk.len() > limit_bytes {
-            return Err(ServeError::TooLarge { limit_bytes });
-        }
-        whole.extend_from_slice(&chunk);
-    }
-    Ok(whole.freeze())
 }

@@ -1,5 +1,9 @@
 //! The HTTP side: ingress on the live routes, JSON and raw forms, the server, errors as problem documents.
 
+mod exchange;
+mod inference;
+#[cfg(feature = "onnx")]
+mod inference_form;
 mod ingress;
 mod json;
 mod problem;

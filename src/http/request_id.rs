@@ -26,7 +26,7 @@ pub(crate) fn tell(response: &mut HttpResponse, id: String) {
 }
 
 /// Answers a request that goes to no backend: an id that cannot be one is replaced rather than refused.
-pub(crate) fn identified(request: &HttpRequest, answer: impl FnOnce(&str) -> HttpResponse) -> HttpResponse {
+pub(crate) fn with_id(request: &HttpRequest, answer: impl FnOnce(&str) -> HttpResponse) -> HttpResponse {
     let id = request_id(request.headers()).unwrap_or_else(|_| RequestId::generate()).to_string();
     let mut response = answer(&id);
     tell(&mut response, id);

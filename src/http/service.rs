@@ -10,7 +10,10 @@ use actix_web::{
 
 use crate::{
     actors::controller::Office,
-    http::{problem, request_id::identified},
+    http::{
+        problem::{self, Reader},
+        request_id::with_id,
+    },
     serve,
 };
 
@@ -37,9 +40,9 @@ fn add(
 ) {
     let office = Arc::clone(office);
     config.service(web::resource(path).to(move |request: HttpRequest| {
-        std::future::ready(identified(&request, |id| match *request.method() {
+        std::future::ready(with_id(&request, |id| match *request.method() {
             Method::GET | Method::HEAD => answer(&office, id),
-            _ => problem::method_not_allowed(request.method(), "GET, HEAD", Some(id)),
+            _ => problem::not_allowed(Reader::Any, request.method(), &["GET", "HEAD"])(Some(id)),
         }))
     }));
 }
@@ -53,22 +56,28 @@ fn list(office: &Office) -> HttpResponse {
 }
 
 fn readiness(office: &Office, id: &str) -> HttpResponse {
-    let unready =
-        |detail: &str| problem::plain(StatusCode::SERVICE_UNAVAILABLE, "not_ready", detail, Some(id), &[]);
-    if office.directory.closing() {
-        return unready("the service is shutting down");
-    }
-    match serve::ready(office) {
+    match ready(office) {
         Ok(()) => HttpResponse::Ok().body("ready"),
-        Err(waiting) => {
-            let names: Vec<_> = waiting.iter().map(|name| name.as_str()).collect();
-            unready(&format!("no replica is ready behind: {}", names.join(", ")))
-        }
+        Err(why) => problem::plain(StatusCode::SERVICE_UNAVAILABLE, "not_ready", &why, Some(id), &[]),
     }
+}
+
+/// Whether every endpoint can be served; otherwise why not.
+pub(crate) fn ready(office: &Office) -> Result<(), String> {
+    if office.directory.closing() {
+        return Err("the service is shutting down".into());
+    }
+    if office.directory.preparing() {
+        return Err("the service is still starting".into());
+    }
+    serve::ready(office).map_err(|waiting| {
+        let names: Vec<_> = waiting.iter().map(|name| name.as_str()).collect();
+        format!("no replica is ready behind: {}", names.join(", "))
+    })
 }
 
 /// What a listener of our own says to a path that nothing stands behind.
 pub(crate) fn no_route(request: &HttpRequest) -> HttpResponse {
     let detail = format!("no endpoint has the route {}; /-/routes lists them", request.path());
-    identified(request, |id| problem::plain(StatusCode::NOT_FOUND, "no_route", &detail, Some(id), &[]))
+    with_id(request, |id| problem::plain(StatusCode::NOT_FOUND, "no_route", &detail, Some(id), &[]))
 }

@@ -18,6 +18,7 @@ use crate::{
 pub(crate) struct Directory {
     slots: RwLock<HashMap<EndpointName, Arc<EndpointSlot>>>,
     closing: AtomicBool,
+    preparing: AtomicBool,
     timers: std::sync::OnceLock<tokio::runtime::Handle>,
     own_actors: Mutex<BTreeMap<&'static str, Arc<ReplicaCells>>>,
 }
@@ -49,6 +50,15 @@ impl Directory {
             slot.check::<M>()?;
         }
         Ok(Handle::new(slot, Arc::clone(self)))
+    }
+
+    /// Whether what shall be served is still being made, so that nobody is told that all is ready.
+    pub(crate) fn set_preparing(&self, preparing: bool) {
+        self.preparing.store(preparing, Ordering::Release);
+    }
+
+    pub(crate) fn preparing(&self) -> bool {
+        self.preparing.load(Ordering::Acquire)
     }
 
     /// From now on calls that are not part of a running request are refused.

@@ -7,7 +7,7 @@ use arc_swap::{ArcSwap, Guard};
 use crate::{
     endpoint::Checked,
     error::ServeError,
-    http_call::HttpCall,
+    http_call::{HttpCall, WantedHeaders},
     ids::EndpointName,
     route::{RoutePattern, RouteTable},
     routing::endpoint::{EndpointSlot, EndpointState},
@@ -20,8 +20,8 @@ pub(crate) struct RouteEntry {
     pub(crate) methods: Arc<[&'static str]>,
     /// The pattern's text: the metric label.
     pub(crate) label: Arc<str>,
-    /// Whether a backend behind it asks for all headers.
-    pub(crate) wants_headers: bool,
+    /// Headers that the backends behind it ask for.
+    pub(crate) wanted_headers: WantedHeaders,
 }
 
 impl RouteEntry {
@@ -32,7 +32,7 @@ impl RouteEntry {
     }
 
     /// Every method it answers to, for the header `Allow`.
-    pub(crate) fn allowed(&self) -> String {
+    pub(crate) fn allowed(&self) -> Vec<&'static str> {
         let mut allowed = Vec::new();
         for method in &*self.methods {
             allowed.push(*method);
@@ -40,7 +40,7 @@ impl RouteEntry {
                 allowed.push("HEAD");
             }
         }
-        allowed.join(", ")
+        allowed
     }
 }
 
@@ -71,7 +71,7 @@ impl Routes {
             slot: Arc::clone(slot),
             methods: endpoint.methods.as_slice().into(),
             label: route.as_str().into(),
-            wants_headers: state.wants_headers(),
+            wanted_headers: state.wanted_headers(),
         };
         let _one = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
         let mut table = RouteTable::clone(&self.table.load());

@@ -11,6 +11,16 @@ pub struct ServeOptions {
     pub(super) seats: Seats,
     pub(super) timer: TimerKind,
     pub(super) shutdown_timeout: Duration,
+    pub(super) readiness: Readiness,
+}
+
+/// When `/-/readyz` may say so.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Readiness {
+    /// As soon as every endpoint that there is can be served.
+    Observed,
+    /// Not before it was announced.
+    Announced,
 }
 
 /// Whose threads replicas live on.
@@ -31,6 +41,7 @@ impl Default for ServeOptions {
             seats: Seats::Own(None),
             timer: TimerKind::default(),
             shutdown_timeout: Duration::from_secs(30),
+            readiness: Readiness::Observed,
         }
     }
 }
@@ -52,6 +63,14 @@ impl ServeOptions {
     /// Everything on the calling thread, whose runtime must run local tasks; timers follow paused time. For tests.
     pub fn current_thread(mut self) -> Self {
         (self.seats, self.timer) = (Seats::Current, TimerKind::Tokio);
+        self
+    }
+
+    /// `/-/readyz` and `/v2/health/ready` answer 503 until
+    /// [`Serve::announce_ready`](crate::Serve::announce_ready): for programs that listen first and make their
+    /// endpoints then.
+    pub fn announces_ready(mut self) -> Self {
+        self.readiness = Readiness::Announced;
         self
     }
 

@@ -42,6 +42,12 @@ impl Serve {
     pub fn ready(&self) -> Result<(), Vec<EndpointName>> {
         ready(&self.0.office)
     }
+
+    /// Everything that shall be served has been made; see
+    /// [`ServeOptions::announces_ready`](crate::ServeOptions::announces_ready).
+    pub fn announce_ready(&self) {
+        self.0.office.directory.set_preparing(false);
+    }
 }
 
 /// Whether every endpoint can be served now; otherwise those that cannot.
