@@ -71,8 +71,26 @@ impl<M> fmt::Debug for Handle<M> {
 }
 
 impl<M: Request> Handle<M> {
-    pub(crate) fn new(slot: Arc<EndpointSlot>, directory: Arc<Directory>) -> Self {
+    fn new(slot: Arc<EndpointSlot>, directory: &Arc<Directory>) -> Self {
+        let directory = Arc::clone(directory);
         Self { slot, directory, options: CallOptions::default(), message: PhantomData }
+    }
+
+    /// A handle to an endpoint that exists and takes `M`.
+    pub(crate) fn to(endpoint: &str, directory: &Arc<Directory>) -> Result<Self, ServeError> {
+        let name = EndpointName::new(endpoint)?;
+        let slot = directory.find(&name).ok_or(ServeError::UnknownEndpoint(name))?;
+        slot.check::<M>()?;
+        Ok(Self::new(slot, directory))
+    }
+
+    /// A handle to an endpoint that may appear later.
+    pub(crate) fn later(endpoint: &str, directory: &Arc<Directory>) -> Result<Self, ServeError> {
+        let slot = directory.slot(&EndpointName::new(endpoint)?);
+        if slot.exists() {
+            slot.check::<M>()?;
+        }
+        Ok(Self::new(slot, directory))
     }
 
     /// The endpoint it sends to.
@@ -159,11 +177,6 @@ impl<M: Request> Handle<M> {
             meta.tighten(*at);
         }
         Ok(meta)
-    }
-
-    /// The same endpoint for threads that have no async runtime.
-    pub fn blocking(&self) -> crate::blocking::BlockingHandle<M> {
-        crate::blocking::BlockingHandle::new(self.clone())
     }
 }
 

@@ -1,5 +1,7 @@
 //! Where a call for message `M` can be delivered: a replica here, a batcher before it, later another process.
 
+use std::any::{Any, TypeId};
+
 use crate::call::{Answer, Call, Refusal, Reply, Request};
 use crate::meta::Meta;
 
@@ -29,4 +31,10 @@ pub trait Port<M: Request>: Send + Sync {
 
     /// Token of the thread that serves it, so that a caller on that thread can prefer it.
     fn thread(&self) -> u64;
+}
+
+/// Where calls that never began find the siblings of their replica.
+pub(crate) trait Home: Send + Sync {
+    /// The `Arc<dyn Port<M>>` over all replicas for the message type `M`.
+    fn port(&self, message: TypeId) -> Option<&(dyn Any + Send + Sync)>;
 }

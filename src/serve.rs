@@ -186,7 +186,7 @@ impl Serve {
     /// # Errors
     /// [`ServeError::UnknownEndpoint`], or [`ServeError::NotTaken`] when a backend behind it does not take `M`.
     pub fn handle<M: Request>(&self, endpoint: impl AsRef<str>) -> Result<Handle<M>, ServeError> {
-        self.0.office.directory.handle(endpoint.as_ref())
+        Handle::to(endpoint.as_ref(), &self.0.office.directory)
     }
 
     /// The router of this thread, or of one serving thread: for those who send actix messages

@@ -22,7 +22,7 @@ use crate::{
     actors::{
         context::ReplicaContext,
         execute::Form,
-        lane::{Home, Job, Lane},
+        lane::{Job, Lane},
         lane_port::turn_away,
         timer::{Timer, TimerKind},
     },
@@ -34,7 +34,7 @@ use crate::{
     ids::BackendName,
     meta::Meta,
     metrics::cells::ReplicaCells,
-    port::Port,
+    port::{Home, Port},
 };
 
 /// The batching options of a replica, changed while it runs.

@@ -16,7 +16,7 @@ use crate::{
         context::{Desk, ReplicaContext},
         execute::Whole,
         identity::Identity,
-        lane::{Command, Home, Lane, Patience, ReplicaControl, Stop},
+        lane::{Command, Lane, Patience, ReplicaControl, Stop},
         lane_port::LanePort,
         replica::{Event, Parts, ReplicaTask},
         timer::TimerKind,
@@ -27,6 +27,7 @@ use crate::{
     error::ServeError,
     ids::BackendName,
     metrics::{cells::ReplicaCells, spread::Spread},
+    port::Home,
     routing::{backend_port::ReplicaPorts, backend_routes::BackendRoutes},
 };
 

@@ -97,7 +97,7 @@ impl<A: Actor> ReplicaContext<A> {
     /// # Errors
     /// [`ServeError::Invalid`] when `endpoint` is no valid name.
     pub fn handle<M: crate::call::Request>(&self, endpoint: &str) -> Result<Handle<M>, ServeError> {
-        self.identity.directory.later(endpoint)
+        Handle::later(endpoint, &self.identity.directory)
     }
 
     /// What travels with the call being handled; carry it by hand into a bare `tokio::spawn`.

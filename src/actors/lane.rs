@@ -1,7 +1,6 @@
 //! The bounded queue of calls that a replica polls beside its mailbox, and the commands that overtake them.
 
 use std::{
-    any::{Any, TypeId},
     collections::VecDeque,
     sync::{
         Arc, Mutex, MutexGuard, OnceLock, PoisonError,
@@ -15,6 +14,7 @@ use futures_util::task::AtomicWaker;
 
 use crate::{
     actors::context::ReplicaContext, call::Gate, config::BackendConfig, error::ServeError, guard::guarded,
+    port::Home,
 };
 
 /// One call, its message type erased, waiting in the lane of an actor `A`.
@@ -27,12 +27,6 @@ pub(crate) trait Job<A: Actor>: Send {
         A: Actor<Context = ReplicaContext<A>>;
     /// It never began: gives it to a sibling, or answers `why`.
     fn turn_away(self: Box<Self>, home: Option<&dyn Home>, why: ServeError);
-}
-
-/// Where calls that never began find the siblings of their replica.
-pub(crate) trait Home: Send + Sync {
-    /// The `Arc<dyn Port<M>>` over all replicas for the message type `M`.
-    fn port(&self, message: TypeId) -> Option<&(dyn Any + Send + Sync)>;
 }
 
 /// What overtakes calls.

@@ -13,7 +13,7 @@ use crate::{
     actors::{
         context::ReplicaContext,
         execute::{Form, Going, RequestFuture, Running, Step, execute},
-        lane::{Home, Job, Lane},
+        lane::{Job, Lane},
         register,
         replica::{Cell, Core},
     },
@@ -21,7 +21,7 @@ use crate::{
     error::ServeError,
     ids::BackendName,
     meta::{Meta, thread_token},
-    port::Port,
+    port::{Home, Port},
 };
 
 /// Delivers calls for `F::Outer` to one actor `A`.

@@ -77,7 +77,10 @@ impl<M: Request> MessageResponse<Router, Route<M>> for Routed<M> {
             return reply.send(Err(ServeError::ShuttingDown));
         }
         let Route { endpoint, msg } = self.route;
-        self.directory.slot(&endpoint).deliver(Call { msg, meta: Meta::inherit(), reply });
+        match self.directory.find(&endpoint) {
+            Some(slot) => slot.deliver(Call { msg, meta: Meta::inherit(), reply }),
+            None => reply.send(Err(ServeError::UnknownEndpoint(endpoint))),
+        }
     }
 }
 

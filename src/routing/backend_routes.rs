@@ -7,12 +7,12 @@ use std::{
 };
 
 use crate::{
-    actors::lane::Home,
     call::Request,
     error::ServeError,
     http_call::WantedHeaders,
     ids::BackendName,
     oip::ModelMetadata,
+    port::Home,
     port::Port,
     routing::backend_port::{AnyBackendPort, ReplicaPorts},
 };

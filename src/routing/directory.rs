@@ -8,10 +8,7 @@ use std::{
     },
 };
 
-use crate::{
-    call::Request, error::ServeError, handle::Handle, ids::EndpointName, metrics::cells::ReplicaCells,
-    routing::endpoint::EndpointSlot,
-};
+use crate::{ids::EndpointName, metrics::cells::ReplicaCells, routing::endpoint::EndpointSlot};
 
 /// All endpoints of one Serve by name, and whether it still takes calls.
 #[derive(Default)]
@@ -26,30 +23,16 @@ pub(crate) struct Directory {
 impl Directory {
     /// The slot of a name, made when it is new: an endpoint may appear after its handles.
     pub(crate) fn slot(&self, name: &EndpointName) -> Arc<EndpointSlot> {
-        if let Some(slot) = self.slots.read().unwrap_or_else(PoisonError::into_inner).get(name) {
-            return Arc::clone(slot);
+        if let Some(slot) = self.find(name) {
+            return slot;
         }
         let mut slots = self.slots.write().unwrap_or_else(PoisonError::into_inner);
         Arc::clone(slots.entry(name.clone()).or_insert_with(|| Arc::new(EndpointSlot::new(name.clone()))))
     }
 
-    /// A handle to an endpoint that exists and takes `M`.
-    pub(crate) fn handle<M: Request>(self: &Arc<Self>, endpoint: &str) -> Result<Handle<M>, ServeError> {
-        let name = EndpointName::new(endpoint)?;
-        let slots = self.slots.read().unwrap_or_else(PoisonError::into_inner);
-        let slot = slots.get(&name).cloned().ok_or(ServeError::UnknownEndpoint(name))?;
-        drop(slots);
-        slot.check::<M>()?;
-        Ok(Handle::new(slot, Arc::clone(self)))
-    }
-
-    /// A handle to an endpoint that may appear later.
-    pub(crate) fn later<M: Request>(self: &Arc<Self>, endpoint: &str) -> Result<Handle<M>, ServeError> {
-        let slot = self.slot(&EndpointName::new(endpoint)?);
-        if slot.exists() {
-            slot.check::<M>()?;
-        }
-        Ok(Handle::new(slot, Arc::clone(self)))
+    /// The slot of a name that somebody has made.
+    pub(crate) fn find(&self, name: &EndpointName) -> Option<Arc<EndpointSlot>> {
+        self.slots.read().unwrap_or_else(PoisonError::into_inner).get(name).cloned()
     }
 
     /// Whether what shall be served is still being made, so that nobody is told that all is ready.
