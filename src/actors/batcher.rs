@@ -1,5 +1,7 @@
 //! The Batcher: an actor beside its replica that gathers calls and hands them over as batches.
 
+mod port;
+
 use std::{
     collections::VecDeque,
     marker::PhantomData,
@@ -21,21 +23,20 @@ use futures_util::{
 use crate::{
     actors::{
         context::ReplicaContext,
-        execute::Form,
-        lane::{Job, Lane},
         lane_port::turn_away,
         timer::{Timer, TimerKind},
     },
     backend::Batch,
     batching::{BatchPolicy, BatchState, Decision},
-    call::{Answer, Call, Gate, Permit, Refusal, Reply, Request},
+    call::{Answer, Call, Permit, Refusal, Reply, Request},
     error::ServeError,
     guard::{drop_guarded, guarded},
-    ids::BackendName,
     meta::Meta,
     metrics::cells::ReplicaCells,
     port::{Home, Port},
 };
+
+pub(crate) use port::BatchPort;
 
 /// The batching options of a replica, changed while it runs.
 #[derive(Debug, Default)]
@@ -336,83 +337,5 @@ impl<R: Send + 'static> Pending<R> {
             drop(permit);
             let _ = guarded(|| turn_away(Call { msg, meta, reply }, Some(&*bench.home), why.clone()));
         }
-    }
-}
-
-/// The port of a batched replica: calls for `F::Outer` wait in its Batcher.
-pub(crate) struct BatchPort<F: Form> {
-    backend: BackendName,
-    lane: Arc<Lane<Batcher<F::Inner>>>,
-    /// The replica's gate, which also counts what waits here.
-    gate: Arc<Gate>,
-}
-
-impl<F: Form> BatchPort<F> {
-    pub(crate) fn new(backend: BackendName, lane: Arc<Lane<Batcher<F::Inner>>>, gate: Arc<Gate>) -> Self {
-        Self { backend, lane, gate }
-    }
-}
-
-impl<F: Form> Port<F::Outer> for BatchPort<F> {
-    fn deliver(&self, call: Call<F::Outer>, admitted: bool) -> Result<(), Refusal<F::Outer>> {
-        let refuse = |call: Call<F::Outer>, why| {
-            Err(Refusal { msg: call.msg, meta: call.meta, reply: Some(call.reply), why })
-        };
-        let permit = if admitted { Some(self.gate.permit_anyway()) } else { self.gate.permit() };
-        let Some(permit) = permit else {
-            let why = ServeError::Overloaded { backend: self.backend.clone(), limit: self.gate.limit() };
-            return refuse(call, why);
-        };
-        let job = TakeJob::<F> { call, permit, since: tokio::time::Instant::now().into_std() };
-        self.lane.push::<TakeJob<F>>(Box::new(job)).or_else(|job| refuse(job.call, ServeError::Stopped))
-    }
-
-    fn load(&self) -> usize {
-        self.gate.load()
-    }
-
-    fn concurrency(&self) -> usize {
-        self.gate.limit()
-    }
-
-    fn thread(&self) -> u64 {
-        self.lane.place().map_or(0, |(thread, _)| thread)
-    }
-}
-
-/// A call on its way to a Batcher.
-struct TakeJob<F: Form> {
-    call: Call<F::Outer>,
-    permit: Permit,
-    since: Instant,
-}
-
-impl<F: Form> Job<Batcher<F::Inner>> for TakeJob<F> {
-    fn abandoned(&self) -> bool {
-        self.call.reply.is_closed()
-    }
-
-    fn run(self: Box<Self>, batcher: &mut Batcher<F::Inner>, ctx: &mut ReplicaContext<Batcher<F::Inner>>) {
-        let Self { call: Call { msg, meta, reply }, permit, since } = *self;
-        match ctx.desk.guard(|| F::open(msg)) {
-            Ok(Ok(msg)) => {
-                let reply = F::inner_reply(reply);
-                batcher.bench.queue().push_back(Waiter { call: Call { msg, meta, reply }, permit, since });
-            }
-            Ok(Err(error)) => {
-                batcher.bench.cells.answered(Duration::ZERO, true);
-                reply.send(Err(error));
-            }
-            Err(message) => {
-                batcher.bench.cells.answered(Duration::ZERO, true);
-                reply.send(Err(ServeError::Panicked { message }));
-            }
-        }
-    }
-
-    fn turn_away(self: Box<Self>, home: Option<&dyn Home>, why: ServeError) {
-        let Self { call, permit, .. } = *self;
-        drop(permit);
-        turn_away(call, home, why);
     }
 }

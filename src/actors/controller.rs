@@ -1,7 +1,10 @@
 //! The Controller: one actor that owns what should exist, and makes it so. Never on a request's path.
 
+mod backends;
+mod endpoints;
+mod events;
+
 use std::{
-    collections::btree_map::Entry,
     sync::{Arc, Mutex, MutexGuard, PoisonError, atomic::Ordering},
     time::{Duration, Instant},
 };
@@ -11,22 +14,25 @@ use tokio::sync::oneshot;
 
 use crate::{
     actors::{
-        build::{Built, Code, Order},
+        build::{Built, Order},
         context::ReplicaContext,
-        fleet::{BackendEntry, EndpointEntry, Fleet, ReplicaEntry, Seat, admitted},
+        fleet::{BackendEntry, Fleet, ReplicaEntry, Seat, admitted},
         identity::Identity,
         reconcile::{Action, ReplicaState, next_actions},
         replica::Event,
         threads::Threads,
         timer::TimerKind,
     },
-    config::{BackendConfig, BackendUpdate, Placement},
-    endpoint::Checked,
+    config::Placement,
     error::ServeError,
-    ids::{BackendName, EndpointName, ReplicaId},
+    ids::{BackendName, ReplicaId},
     metrics::Metrics,
-    routing::{directory::Directory, endpoint::EndpointState, models::Models, routes::Routes},
+    routing::{directory::Directory, models::Models, routes::Routes},
 };
+
+pub(crate) use backends::{CreateBackend, DeleteBackend, UpdateBackend};
+pub(crate) use endpoints::{CreateEndpoint, DeleteEndpoint};
+use events::{DrainTimedOut, Happened, StartTimedOut};
 
 /// First pause before a replica that gave up is replaced; doubled for each further one in a row.
 const REPLACE_PAUSE: Duration = Duration::from_millis(500);
@@ -267,309 +273,6 @@ impl Handler<Reconcile> for Controller {
     type Result = ();
     fn handle(&mut self, Reconcile(name): Reconcile, ctx: &mut Self::Context) {
         self.reconcile(&name, ctx);
-    }
-}
-
-/// Something happened to a replica.
-#[derive(Message)]
-#[rtype(result = "()")]
-struct Happened {
-    backend: BackendName,
-    generation: u64,
-    event: Event,
-}
-
-impl Handler<Happened> for Controller {
-    type Result = ();
-    fn handle(&mut self, Happened { backend, generation, event }: Happened, ctx: &mut Self::Context) {
-        match event {
-            Event::Ready => {
-                let mut fleet = self.office.fleet();
-                let replica = fleet.backends.get_mut(&backend).and_then(|entry| entry.replica(generation));
-                if let Some(replica) = replica
-                    && replica.state == ReplicaState::Starting
-                {
-                    replica.state = ReplicaState::Running;
-                    replica.since = Instant::now();
-                }
-                drop(fleet);
-                self.reconcile(&backend, ctx);
-            }
-            Event::Stumbled(why) => {
-                if let Some(entry) = self.office.fleet().backends.get_mut(&backend) {
-                    entry.last_error = Some(why);
-                }
-            }
-            Event::GaveUp(why) => self.lost(&backend, generation, why, ctx),
-            Event::Stopped => {
-                let mut fleet = self.office.fleet();
-                let Some(entry) = fleet.backends.get_mut(&backend) else { return };
-                let replica = entry.replica(generation);
-                let draining = replica.as_ref().map(|r| r.state == ReplicaState::Draining);
-                let control = replica.map(|r| Arc::clone(&r.control));
-                if draining == Some(true) {
-                    entry.remove(generation);
-                }
-                drop(fleet);
-                // Done already by a replica that ended itself.
-                control.iter().for_each(|control| control.close());
-                match draining {
-                    Some(true) => self.reconcile(&backend, ctx),
-                    Some(false) => self.lost(&backend, generation, "its thread ended".into(), ctx),
-                    None => {}
-                }
-            }
-        }
-    }
-}
-
-/// A replica should have been ready by now.
-#[derive(Message)]
-#[rtype(result = "()")]
-struct StartTimedOut {
-    backend: BackendName,
-    generation: u64,
-}
-
-impl Handler<StartTimedOut> for Controller {
-    type Result = ();
-    fn handle(&mut self, StartTimedOut { backend, generation }: StartTimedOut, ctx: &mut Self::Context) {
-        let mut fleet = self.office.fleet();
-        let Some(entry) = fleet.backends.get_mut(&backend) else { return };
-        let after = entry.config.startup_timeout.as_secs_f64();
-        let reason = entry.last_error.clone();
-        let Some(replica) = entry.replica(generation) else { return };
-        if replica.state != ReplicaState::Starting {
-            return;
-        }
-        replica.control.stop();
-        drop(fleet);
-        let why = match reason {
-            Some(reason) => format!("it was not ready within {after} s; the last failure: {reason}"),
-            None => format!("it was not ready within {after} s"),
-        };
-        self.lost(&backend, generation, why.into(), ctx);
-    }
-}
-
-/// A replica should have drained by now.
-#[derive(Message)]
-#[rtype(result = "()")]
-struct DrainTimedOut {
-    backend: BackendName,
-    generation: u64,
-}
-
-impl Handler<DrainTimedOut> for Controller {
-    type Result = ();
-    fn handle(&mut self, DrainTimedOut { backend, generation }: DrainTimedOut, ctx: &mut Self::Context) {
-        if let Some(replica) =
-            self.office.fleet().backends.get_mut(&backend).and_then(|entry| entry.replica(generation))
-        {
-            replica.control.stop();
-            // A handler that never returns keeps its thread; the backend does not wait for it.
-            ctx.notify_later(Happened { backend, generation, event: Event::Stopped }, STOP_GRACE);
-        }
-    }
-}
-
-/// Make a backend.
-#[derive(Message)]
-#[rtype(result = "Outcome")]
-pub(crate) struct CreateBackend {
-    pub(crate) name: BackendName,
-    pub(crate) code: Arc<dyn Code>,
-    pub(crate) config: BackendConfig,
-}
-
-impl Handler<CreateBackend> for Controller {
-    type Result = ResponseFuture<Outcome>;
-    fn handle(
-        &mut self,
-        CreateBackend { name, code, config }: CreateBackend,
-        ctx: &mut Self::Context,
-    ) -> Self::Result {
-        if let Err(why) = code.check(&config) {
-            return refuse(why);
-        }
-        let (tx, rx) = oneshot::channel();
-        let metrics = self.office.metrics.registry.backend(&name);
-        match self.office.fleet().backends.entry(name.clone()) {
-            Entry::Occupied(_) => {
-                return refuse(ServeError::AlreadyExists { what: "backend", name: name.as_str().into() });
-            }
-            Entry::Vacant(place) => {
-                let routes = Arc::new(code.routes(name.clone(), &metrics.refused));
-                self.office.models.add(&routes);
-                place.insert(BackendEntry {
-                    routes,
-                    code,
-                    config,
-                    before: None,
-                    changed: tokio::time::Instant::now(),
-                    look_again: None,
-                    replicas: Vec::new(),
-                    metrics,
-                    generation: 0,
-                    created: false,
-                    deleting: false,
-                    failure: None,
-                    last_error: None,
-                    failed_replacements: 0,
-                    waiters: vec![tx],
-                });
-            }
-        }
-        self.reconcile(&name, ctx);
-        wait(rx)
-    }
-}
-
-/// Change some options of a backend.
-#[derive(Message)]
-#[rtype(result = "Outcome")]
-pub(crate) struct UpdateBackend {
-    pub(crate) name: BackendName,
-    pub(crate) update: BackendUpdate,
-}
-
-impl Handler<UpdateBackend> for Controller {
-    type Result = ResponseFuture<Outcome>;
-    fn handle(
-        &mut self,
-        UpdateBackend { name, update }: UpdateBackend,
-        ctx: &mut Self::Context,
-    ) -> Self::Result {
-        let (tx, rx) = oneshot::channel();
-        {
-            let mut fleet = self.office.fleet();
-            let Some(entry) = fleet.backends.get_mut(&name).filter(|entry| !entry.deleting) else {
-                return refuse(ServeError::UnknownBackend(name));
-            };
-            let config = match entry.config.updated(&update).and_then(|c| entry.code.check(&c).map(|()| c)) {
-                Ok(config) => config,
-                Err(why) => return refuse(why),
-            };
-            if let Err(why) = in_place(&entry.config, &config) {
-                return refuse(why);
-            }
-            // A newer change ends the wait for an older one.
-            entry.answer(&Ok(()));
-            let before = std::mem::replace(&mut entry.config, config);
-            entry.before = Some(before);
-            entry.changed = tokio::time::Instant::now();
-            entry.waiters.push(tx);
-        }
-        self.reconcile(&name, ctx);
-        wait(rx)
-    }
-}
-
-/// Options that only a new replica can follow.
-fn in_place(old: &BackendConfig, new: &BackendConfig) -> Outcome {
-    let fixed = [
-        ("placement", old.placement == new.placement),
-        ("num_threads", old.num_threads == new.num_threads),
-        ("max_batch_size", old.max_batch_size.is_some() == new.max_batch_size.is_some()),
-        ("idempotent", old.idempotent == new.idempotent),
-        ("restart", old.restart == new.restart),
-    ];
-    match fixed.iter().find(|(_, same)| !same) {
-        None => Ok(()),
-        Some((option, _)) => Err(ServeError::invalid(
-            *option,
-            "it cannot be changed (max_batch_size: switched on or off) while replicas run; delete the backend and create it again",
-        )),
-    }
-}
-
-/// Drain a backend and forget it.
-#[derive(Message)]
-#[rtype(result = "Outcome")]
-pub(crate) struct DeleteBackend {
-    pub(crate) name: BackendName,
-    pub(crate) force: bool,
-}
-
-impl Handler<DeleteBackend> for Controller {
-    type Result = ResponseFuture<Outcome>;
-    fn handle(
-        &mut self,
-        DeleteBackend { name, force }: DeleteBackend,
-        ctx: &mut Self::Context,
-    ) -> Self::Result {
-        let (tx, rx) = oneshot::channel();
-        {
-            let mut fleet = self.office.fleet();
-            let user = fleet.endpoints.iter().find(|(_, e)| e.declared.traffic.weight(&name).is_some());
-            if let Some((endpoint, _)) = user {
-                return refuse(ServeError::InUse { backend: name, endpoint: endpoint.clone() });
-            }
-            let Some(entry) = fleet.backends.get_mut(&name) else {
-                return refuse(ServeError::UnknownBackend(name));
-            };
-            entry.answer(&Err(ServeError::UnknownBackend(name.clone())));
-            entry.deleting = true;
-            entry.waiters.push(tx);
-            if force {
-                entry.config.graceful_shutdown_timeout = Duration::from_millis(1);
-            }
-        }
-        self.reconcile(&name, ctx);
-        wait(rx)
-    }
-}
-
-/// Make an endpoint.
-#[derive(Message)]
-#[rtype(result = "Outcome")]
-pub(crate) struct CreateEndpoint {
-    pub(crate) name: EndpointName,
-    pub(crate) endpoint: Checked,
-}
-
-impl Handler<CreateEndpoint> for Controller {
-    type Result = Outcome;
-    fn handle(
-        &mut self,
-        CreateEndpoint { name, endpoint }: CreateEndpoint,
-        _: &mut Self::Context,
-    ) -> Outcome {
-        let mut fleet = self.office.fleet();
-        if fleet.endpoints.contains_key(&name) {
-            return Err(ServeError::AlreadyExists { what: "endpoint", name: name.as_str().into() });
-        }
-        let mut backends = Vec::new();
-        for (backend, _) in endpoint.traffic.iter() {
-            let entry = fleet.backends.get(backend).filter(|entry| !entry.deleting);
-            let entry = entry.ok_or_else(|| ServeError::UnknownBackend(backend.clone()))?;
-            backends.push((Arc::clone(&entry.routes), self.office.metrics.registry.routed(&name, backend)));
-        }
-        let state = EndpointState::new(endpoint.traffic.clone(), backends);
-        let slot = self.office.directory.slot(&name);
-        self.office.routes.add(&slot, &endpoint, &state)?;
-        slot.publish(Some(state));
-        fleet.endpoints.insert(name, EndpointEntry { declared: endpoint, slot });
-        Ok(())
-    }
-}
-
-/// Take an endpoint away; its backends stay.
-#[derive(Message)]
-#[rtype(result = "Outcome")]
-pub(crate) struct DeleteEndpoint(pub(crate) EndpointName);
-
-impl Handler<DeleteEndpoint> for Controller {
-    type Result = Outcome;
-    fn handle(&mut self, DeleteEndpoint(name): DeleteEndpoint, _: &mut Self::Context) -> Outcome {
-        let mut fleet = self.office.fleet();
-        let Some(entry) = fleet.endpoints.remove(&name) else {
-            return Err(ServeError::UnknownEndpoint(name));
-        };
-        self.office.routes.remove(&name);
-        entry.slot.publish(None);
-        self.office.metrics.registry.forget_endpoint(&name);
-        Ok(())
     }
 }
 
