@@ -75,6 +75,9 @@ impl Ingress {
 impl Serve {
     /// The routes of this Serve for an actix-web app: `App::new().configure(serve.ingress())`. Endpoints may be
     /// made before or after the app. A request that no route matches goes on to the app's other services.
+    ///
+    /// Give the host's server `HttpServer::h1_allow_half_closed(false)`, as [`Serve::listen`] does: otherwise
+    /// actix-web does not notice that a caller has left, and its handler runs to its end.
     pub fn ingress(&self) -> impl FnOnce(&mut web::ServiceConfig) + Clone + use<> {
         self.ingress_with(Ingress::default())
     }

@@ -44,6 +44,14 @@ impl Handler<Where> for Doubler {
     }
 }
 
+#[expect(clippy::disallowed_methods, reason = "the host's own runtime is what is tested")]
+fn spawn<F>(future: F) -> tokio::task::JoinHandle<F::Output>
+where
+    F: Future<Output: Send> + Send + 'static,
+{
+    tokio::spawn(future)
+}
+
 fn doubler() -> Backend<Doubler> {
     Backend::new(|_| Ok(Doubler)).json::<Double>().json::<Where>()
 }
@@ -138,14 +146,16 @@ async fn a_prefix_may_be_written_with_or_without_slashes() {
     serve.shutdown().await.unwrap();
 }
 
+/// A handler of the host's own.
+async fn own(handle: web::Data<Handle<Double>>, n: web::Path<u64>) -> Result<String, actix_web::Error> {
+    let n = handle.call(Double { n: *n }).await?;
+    Ok(format!("it is {n}"))
+}
+
 #[actix_web::test]
 async fn a_handle_answers_within_a_host_s_handler_and_its_error_becomes_the_answer() {
     let serve = with_double(one_thread()).await;
     let handle = serve.handle::<Double>("double").unwrap();
-    async fn own(handle: web::Data<Handle<Double>>, n: web::Path<u64>) -> Result<String, actix_web::Error> {
-        let n = handle.call(Double { n: *n }).await?;
-        Ok(format!("it is {n}"))
-    }
     let app = App::new().app_data(web::Data::new(handle)).route("/own/{n}", web::get().to(own));
     let app = webtest::init_service(app).await;
     assert_eq!(fetch!(&app, "/own/21"), ok("it is 42"));
@@ -198,7 +208,7 @@ fn under_tokio_s_own_runtime_everything_works() {
         let handle = serve.handle::<Double>("double").unwrap();
         let calls = (0..100).map(|n| {
             let handle = handle.clone();
-            tokio::spawn(async move { handle.call(Double { n: 100 + n }).await.unwrap() })
+            spawn(async move { handle.call(Double { n: 100 + n }).await.unwrap() })
         });
         for (n, call) in futures_util::future::join_all(calls).await.into_iter().enumerate() {
             assert_eq!(call.unwrap(), 200 + 2 * n as u64);
@@ -226,7 +236,7 @@ fn a_host_s_server_under_tokio_s_own_runtime_lends_its_workers() {
         let address = server.addrs()[0];
         let server = server.run();
         let stop = server.handle();
-        let running = tokio::spawn(server);
+        let running = spawn(server);
         serve.create_backend("double", doubler(), BackendConfig::default()).await.unwrap();
         serve.create_endpoint("double", Endpoint::new("double").route("/double")).await.unwrap();
         assert_eq!(get(address, "/double?n=21").await.text(), "42");

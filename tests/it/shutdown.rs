@@ -178,10 +178,16 @@ async fn a_caller_that_sends_half_a_request_does_not_hold_up_the_end() {
     assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
 }
 
-/// Alone in its process under nextest; with `cargo test` others start threads of their own.
+/// In a process of its own, since other tests start and end threads.
 #[test]
 fn with_or_without_a_shutdown_every_thread_ends() {
-    if std::env::var_os("NEXTEST").is_none() {
+    const ALONE: &str = "GREENROOM_TEST_ALONE";
+    if std::env::var_os(ALONE).is_none() {
+        let mut again = std::process::Command::new(std::env::current_exe().unwrap());
+        again.args(["--exact", "shutdown::with_or_without_a_shutdown_every_thread_ends"]).env(ALONE, "1");
+        let output = again.output().unwrap();
+        let text = String::from_utf8_lossy(&output.stdout);
+        assert!(output.status.success() && text.contains("1 passed"), "{text}");
         return;
     }
     let before = threads();
@@ -201,7 +207,7 @@ fn with_or_without_a_shutdown_every_thread_ends() {
         let until = Instant::now() + Duration::from_secs(10);
         while threads() != before {
             assert!(Instant::now() < until, "orderly: {orderly}; {:?} then {:?}", before, threads());
-            std::thread::sleep(Duration::from_millis(5));
+            std::thread::park_timeout(Duration::from_millis(5));
         }
     }
 }
@@ -219,21 +225,26 @@ async fn dropped_without_a_shutdown_it_listens_no_more_and_calls_are_refused() {
     eventually("nobody listens", || std::net::TcpStream::connect(address).is_err()).await;
 }
 
+/// An actor of the host's own.
+struct Own;
+
+impl Actor for Own {
+    type Context = actix::Context<Self>;
+}
+
+#[derive(Message)]
+#[rtype(result = "u8")]
+struct Ping;
+
+impl Handler<Ping> for Own {
+    type Result = u8;
+    fn handle(&mut self, _: Ping, _: &mut Self::Context) -> u8 {
+        1
+    }
+}
+
 #[actix_web::test]
 async fn a_host_s_system_and_its_actors_go_on() {
-    struct Own;
-    impl Actor for Own {
-        type Context = actix::Context<Self>;
-    }
-    #[derive(Message)]
-    #[rtype(result = "u8")]
-    struct Ping;
-    impl Handler<Ping> for Own {
-        type Result = u8;
-        fn handle(&mut self, _: Ping, _: &mut Self::Context) -> u8 {
-            1
-        }
-    }
     let (own, elsewhere) = (Own.start(), actix::Arbiter::new());
     for orderly in [true, false] {
         // Replicas on the host's own thread as well.

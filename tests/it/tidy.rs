@@ -147,7 +147,9 @@ fn few_files_look_into_actix_s_inside() {
     let allowed = ["src/actors/context.rs", "src/actors/replica.rs", "src/actors/replica/task.rs"];
     for (name, text) in files("src") {
         let lines = code(&name, &text).join(" ");
-        let inside = ["Envelope::", "EnvelopeProxy", "Mailbox", "channel::channel"].iter().any(|word| lines.contains(word));
+        let inside = ["Envelope::", "EnvelopeProxy", "Mailbox", "channel::channel"]
+            .iter()
+            .any(|word| lines.contains(word));
         assert!(!inside || allowed.contains(&name.as_str()), "{name} reaches into actix::dev");
     }
 }

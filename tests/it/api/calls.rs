@@ -57,13 +57,14 @@ async fn a_name_that_cannot_be_one_fails_in_the_factory() {
     serve.shutdown().await.unwrap();
 }
 
+async fn double(Next(n): Next) -> Result<u64, ServeError> {
+    tokio::task::yield_now().await;
+    if n > 99 { Err(ServeError::backend(422, "too_large", "at most 99")) } else { Ok(2 * n) }
+}
+
 #[actix_web::test]
 async fn a_function_is_a_backend() {
     let serve = here().await;
-    async fn double(Next(n): Next) -> Result<u64, ServeError> {
-        tokio::task::yield_now().await;
-        if n > 99 { Err(ServeError::backend(422, "too_large", "at most 99")) } else { Ok(2 * n) }
-    }
     serve.create_backend("double", Backend::from_fn(double), BackendConfig::default()).await.unwrap();
     serve.create_endpoint("double", Endpoint::new("double")).await.unwrap();
     let handle = serve.handle::<Next>("double").unwrap();

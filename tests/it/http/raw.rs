@@ -10,7 +10,7 @@ use greenroom::{Backend, BackendConfig, Endpoint, HttpAnswer, HttpCall, Serve, S
 
 use crate::wire::{Client, ask, listening};
 
-async fn answer(call: HttpCall) -> Result<HttpAnswer, ServeError> {
+fn answer(call: HttpCall) -> Result<HttpAnswer, ServeError> {
     let name = HeaderName::from_static;
     let value = HeaderValue::from_static;
     match call.param("what").unwrap_or("") {
@@ -37,18 +37,22 @@ async fn answer(call: HttpCall) -> Result<HttpAnswer, ServeError> {
     }
 }
 
+/// Answers from the request itself.
+struct Raw;
+
+impl actix::Actor for Raw {
+    type Context = greenroom::ReplicaContext<Self>;
+}
+
+impl actix::Handler<HttpCall> for Raw {
+    type Result = Result<HttpAnswer, ServeError>;
+    fn handle(&mut self, call: HttpCall, _: &mut Self::Context) -> Self::Result {
+        answer(call)
+    }
+}
+
 async fn raw() -> (Serve, SocketAddr) {
     let (serve, address) = listening(1).await;
-    struct Raw;
-    impl actix::Actor for Raw {
-        type Context = greenroom::ReplicaContext<Self>;
-    }
-    impl actix::Handler<HttpCall> for Raw {
-        type Result = actix::ResponseFuture<Result<HttpAnswer, ServeError>>;
-        fn handle(&mut self, call: HttpCall, _: &mut Self::Context) -> Self::Result {
-            Box::pin(answer(call))
-        }
-    }
     serve.create_backend("raw", Backend::new(|_| Ok(Raw)).raw(), BackendConfig::default()).await.unwrap();
     let endpoint = Endpoint::new("raw").route("/raw/{what}").methods(["GET", "POST"]);
     serve.create_endpoint("raw", endpoint).await.unwrap();
