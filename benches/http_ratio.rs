@@ -18,7 +18,9 @@ use std::{
 
 use actix::{Actor, Handler, Message};
 use actix_web::{App, HttpRequest, HttpResponse, HttpServer, web};
-use greenroom::{Backend, BackendConfig, Endpoint, Listen, ReplicaContext, RequestId, Serve, ServeError, ServeOptions};
+use greenroom::{
+    Backend, BackendConfig, Endpoint, Listen, ReplicaContext, RequestId, Serve, ServeError, ServeOptions,
+};
 use measure::{Table, env, median};
 use serde::{Deserialize, Serialize};
 use tokio::{
@@ -133,8 +135,11 @@ impl Server {
 
     /// Memory that is its own, pages shared with others counted in part.
     fn pss_mib(&self) -> f64 {
-        let rollup = std::fs::read_to_string(format!("/proc/{}/smaps_rollup", self.child.id())).unwrap_or_default();
-        let pss = rollup.lines().find_map(|line| line.strip_prefix("Pss:")?.split_whitespace().next()?.parse().ok());
+        let rollup =
+            std::fs::read_to_string(format!("/proc/{}/smaps_rollup", self.child.id())).unwrap_or_default();
+        let pss = rollup
+            .lines()
+            .find_map(|line| line.strip_prefix("Pss:")?.split_whitespace().next()?.parse().ok());
         pss.unwrap_or(f64::NAN) / 1024.0
     }
 }
@@ -176,7 +181,13 @@ fn load(server: &Server, connections: usize, request: &[u8], seconds: f64) -> Po
         all.sort_unstable();
         let (answered, count) = (all.len(), all.len() as f64);
         let at = |q: usize| all.get(answered * q / 100).map_or(f64::NAN, |ns| f64::from(*ns) / 1e3);
-        Point { answered, throughput: count / wall, cpu_us: cpu * 1e6 / count, p50_us: at(50), p99_us: at(99) }
+        Point {
+            answered,
+            throughput: count / wall,
+            cpu_us: cpu * 1e6 / count,
+            p50_us: at(50),
+            p99_us: at(99),
+        }
     })
 }
 
@@ -272,9 +283,23 @@ fn compare() {
     let servers = [Server::start("control"), Server::start("ours")];
     let small = request(&body(32));
     let large = request(&body(1 << 20));
-    let points = [("c1", 1, &small), ("c16", 16, &small), ("c64", 64, &small), ("c256", 256, &small), ("mib1", 4, &large)];
-    let mut table =
-        Table::new(["point", "control req/s", "ours req/s", "throughput", "cpu/request", "p50", "p99", "throughput of each pair"]);
+    let points = [
+        ("c1", 1, &small),
+        ("c16", 16, &small),
+        ("c64", 64, &small),
+        ("c256", 256, &small),
+        ("mib1", 4, &large),
+    ];
+    let mut table = Table::new([
+        "point",
+        "control req/s",
+        "ours req/s",
+        "throughput",
+        "cpu/request",
+        "p50",
+        "p99",
+        "throughput of each pair",
+    ]);
     let mut json = serde_json::Map::new();
     for (name, connections, request) in points {
         if !wanted.is_empty() && !wanted.split(',').any(|w| w == name || w == &name[1..]) {
@@ -308,7 +333,10 @@ fn compare() {
             format!("{p99:.3}"),
             each,
         ]);
-        json.insert(name.into(), serde_json::json!({"throughput": throughput, "cpu": cpu, "p50": p50, "p99": p99}));
+        json.insert(
+            name.into(),
+            serde_json::json!({"throughput": throughput, "cpu": cpu, "p50": p50, "p99": p99}),
+        );
     }
     table.print();
     println!("{}", serde_json::json!({"http_ratio": json, "pairs": pairs, "seconds": seconds}));

@@ -1,16 +1,15 @@
-//! The smallest backend: a function behind a route.
+//! The smallest backend: an actor behind a route.
 //!
-//! `cargo run --example quickstart`, then `curl 'http://127.0.0.1:8000/double?n=21'`.
+//! `cargo run --example quickstart`, then `curl 'http://127.0.0.1:8000/double?n=21'`. `PORT` names another port.
 
 use actix::{Actor, Handler, Message};
-use greenroom::ReplicaContext;
-use greenroom::{Backend, BackendConfig, Endpoint, Listen, Serve, ServeError, ServeOptions};
+use greenroom::{Backend, BackendConfig, Endpoint, Listen, ReplicaContext, Serve, ServeError, ServeOptions};
 use serde::Deserialize;
 
 #[derive(Message, Deserialize)]
 #[rtype(result = "Result<u64, ServeError>")]
-struct Double {
-    n: u64,
+pub struct Double {
+    pub n: u64,
 }
 
 struct Doubler;
@@ -28,15 +27,19 @@ impl Handler<Double> for Doubler {
     }
 }
 
+/// Makes the backend and its endpoint.
+pub async fn deploy(serve: &Serve) -> Result<(), ServeError> {
+    let doubler = Backend::new(|_| Ok(Doubler)).json::<Double>();
+    serve.create_backend("double", doubler, BackendConfig::default()).await?;
+    serve.create_endpoint("double", Endpoint::new("double").route("/double")).await
+}
+
 #[actix_web::main]
 async fn main() -> Result<(), ServeError> {
-    let serve = Serve::start(ServeOptions::default().lent_threads()).await?;
     let port = std::env::var("PORT").ok().and_then(|port| port.parse().ok()).unwrap_or(8000);
+    let serve = Serve::start(ServeOptions::default().lent_threads()).await?;
     let address = serve.listen(Listen::on("127.0.0.1", port)).await?;
-    serve
-        .create_backend("double", Backend::new(|_| Ok(Doubler)).json::<Double>(), BackendConfig::default())
-        .await?;
-    serve.create_endpoint("double", Endpoint::new("double").route("/double")).await?;
+    deploy(&serve).await?;
     println!("http://{address}/double?n=21");
     serve.run_until_signal().await
 }

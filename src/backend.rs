@@ -5,7 +5,7 @@ use std::{
     collections::HashMap,
     future::Future,
     marker::PhantomData,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, OnceLock, PoisonError},
 };
 
 use actix::{Actor, Handler, Message, ResponseFuture};
@@ -22,9 +22,11 @@ use crate::{
     call::Request,
     config::Placement,
     error::BoxError,
+    http_call::WantedHeaders,
     ids::BackendName,
     meta::Meta,
     metrics::spread::Spread,
+    oip::ModelMetadata,
     port::Port,
     routing::backend_port::{AnyBackendPort, Shared},
 };
@@ -156,8 +158,10 @@ pub struct Backend<A: Actor<Context = ReplicaContext<A>>> {
     pub(crate) batchers: HashMap<TypeId, Box<dyn Any + Send + Sync>>,
     pub(crate) copies: HashMap<TypeId, Box<dyn Any + Send + Sync>>,
     pub(crate) placement: Placement,
-    /// Whether it asks for all headers of an HTTP request.
-    pub(crate) wants_headers: bool,
+    /// Headers that it asks for in an HTTP request.
+    pub(crate) wanted_headers: WantedHeaders,
+    /// Set for inference models: what is known of the model once it is loaded.
+    pub(crate) model: Option<Arc<OnceLock<ModelMetadata>>>,
 }
 
 /// Makes the Batcher of one replica for one message type, once, and its port for the form `F`.
@@ -178,7 +182,8 @@ impl<A: Actor<Context = ReplicaContext<A>>> Backend<A> {
             batchers: HashMap::new(),
             copies: HashMap::new(),
             placement: Placement::Worker,
-            wants_headers: false,
+            wanted_headers: WantedHeaders::None,
+            model: None,
         }
     }
 

@@ -13,7 +13,9 @@ use crate::{call::Request, error::ServeError, handle::Handle};
 /// A handle whose calls block the calling thread until the answer is there; made by [`Handle::blocking`].
 ///
 /// On a thread that runs an async runtime it refuses: the replica may live on that very thread, and then the
-/// answer could never come.
+/// answer could never come. It cannot tell the threads of `spawn_blocking` from others of their runtime and
+/// refuses there too, although they may wait:
+/// `tokio::runtime::Handle::current().block_on(blocking.handle().call(msg))` does.
 ///
 /// ```
 /// # use greenroom::{Backend, BackendConfig, Endpoint, Serve, ServeError, ServeOptions};
@@ -43,11 +45,14 @@ impl<M> Clone for BlockingHandle<M> {
     }
 }
 
-impl<M: Request> BlockingHandle<M> {
-    pub(crate) fn new(handle: Handle<M>) -> Self {
-        Self(handle)
+impl<M: Request> Handle<M> {
+    /// The same endpoint for threads that have no async runtime.
+    pub fn blocking(&self) -> BlockingHandle<M> {
+        BlockingHandle(self.clone())
     }
+}
 
+impl<M: Request> BlockingHandle<M> {
     /// Sends `msg` and waits for the answer.
     ///
     /// # Errors

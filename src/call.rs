@@ -14,7 +14,11 @@ use actix::Message;
 use futures_util::task::AtomicWaker;
 use tokio::{sync::oneshot, time::Instant};
 
-use crate::{error::ServeError, meta::Meta};
+use crate::{
+    error::ServeError,
+    guard::{drop_guarded, guarded},
+    meta::Meta,
+};
 
 /// A plain actix message whose result is `Result<Response, ServeError>`; implemented for every such message.
 ///
@@ -166,7 +170,7 @@ where
 {
     fn send(self: Box<Self>, result: Result<R, ServeError>) {
         let Self { inner, map } = *self;
-        inner.send(map(result));
+        inner.send(guarded(|| map(result)).unwrap_or_else(|message| Err(ServeError::Panicked { message })));
     }
     fn is_closed(&self) -> bool {
         self.inner.is_closed()
@@ -193,12 +197,16 @@ impl<R: Send + 'static> Reply<R> {
         Self(tx.map_or(Kind::Nobody, Kind::Channel))
     }
 
-    /// Answers; nothing happens if the caller has left.
+    /// Answers; nothing happens if the caller has left. Never panics, whatever user code the answer holds.
     pub fn send(self, result: Result<R, ServeError>) {
         match self.0 {
-            Kind::Channel(tx) => drop(tx.send(result)),
+            Kind::Channel(tx) => {
+                if let Err(left) = tx.send(result) {
+                    drop_guarded(left);
+                }
+            }
             Kind::Mapped(sink) => sink.send(result),
-            Kind::Nobody => {}
+            Kind::Nobody => drop_guarded(result),
         }
     }
 
@@ -306,6 +314,14 @@ mod tests {
         assert!(!mapped.is_closed());
         drop(waiting);
         assert!(mapped.is_closed());
+    }
+
+    #[test]
+    fn an_answer_that_cannot_be_converted_is_a_panic_of_its_call() {
+        let (reply, mut waiting) = Reply::<u8>::channel();
+        reply.map(|_: Result<u64, ServeError>| panic!("no such number")).send(Ok(1));
+        let message = "no such number".into();
+        assert_eq!(waiting.try_now(), Some(Err(ServeError::Panicked { message })));
     }
 
     #[test]

@@ -71,8 +71,26 @@ impl<M> fmt::Debug for Handle<M> {
 }
 
 impl<M: Request> Handle<M> {
-    pub(crate) fn new(slot: Arc<EndpointSlot>, directory: Arc<Directory>) -> Self {
+    fn new(slot: Arc<EndpointSlot>, directory: &Arc<Directory>) -> Self {
+        let directory = Arc::clone(directory);
         Self { slot, directory, options: CallOptions::default(), message: PhantomData }
+    }
+
+    /// A handle to an endpoint that exists and takes `M`.
+    pub(crate) fn to(endpoint: &str, directory: &Arc<Directory>) -> Result<Self, ServeError> {
+        let name = EndpointName::new(endpoint)?;
+        let slot = directory.find(&name).ok_or(ServeError::UnknownEndpoint(name))?;
+        slot.check::<M>()?;
+        Ok(Self::new(slot, directory))
+    }
+
+    /// A handle to an endpoint that may appear later.
+    pub(crate) fn later(endpoint: &str, directory: &Arc<Directory>) -> Result<Self, ServeError> {
+        let slot = directory.slot(&EndpointName::new(endpoint)?);
+        if slot.exists() {
+            slot.check::<M>()?;
+        }
+        Ok(Self::new(slot, directory))
     }
 
     /// The endpoint it sends to.
@@ -160,11 +178,6 @@ impl<M: Request> Handle<M> {
         }
         Ok(meta)
     }
-
-    /// The same endpoint for threads that have no async runtime.
-    pub fn blocking(&self) -> crate::blocking::BlockingHandle<M> {
-        crate::blocking::BlockingHandle::new(self.clone())
-    }
 }
 
 /// The answer to a call that has been sent.
@@ -187,21 +200,10 @@ impl<R: Send + 'static> Calling<R> {
             Answer::Refused(refusal) => State::Now(Some(Err(refusal.why))),
             Answer::Waiting(waiting) => match waiting.deadline {
                 None => State::Waiting(waiting),
-                Some(at) => State::Until(waiting, Box::pin(alarm(at, directory))),
+                Some(at) => State::Until(waiting, Box::pin(directory.timed(|| sleep_until(at)))),
             },
         })
     }
-}
-
-/// A sleep that works in any executor: without a runtime of the caller's own, the Serve's timers drive it.
-fn alarm(at: Instant, directory: &Directory) -> Sleep {
-    if tokio::runtime::Handle::try_current().is_err()
-        && let Some(runtime) = directory.timers()
-    {
-        let _entered = runtime.enter();
-        return sleep_until(at);
-    }
-    sleep_until(at)
 }
 
 impl<R> Future for Calling<R> {

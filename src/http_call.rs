@@ -20,7 +20,8 @@ pub struct HttpCall {
     pub uri: Uri,
     /// Values of the route's `{param}` segments, percent-decoded, in the order of the pattern.
     pub params: Vec<(Arc<str>, String)>,
-    /// All headers, when a backend of the endpoint asks for them (`raw`); otherwise none.
+    /// The headers that a backend of the endpoint asks for: all for `raw`, otherwise at most the length of
+    /// the JSON part for models.
     pub headers: HeaderMap,
     /// Which of the backend's messages is meant: the header `X-SERVE-CALL-METHOD`.
     pub call_method: Option<Box<str>>,
@@ -53,6 +54,18 @@ impl HttpCall {
     pub fn query(&self) -> &str {
         self.uri.query().unwrap_or("")
     }
+}
+
+/// Which headers a backend wants in its [`HttpCall`]s; copying all costs more than the rest of the way.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum WantedHeaders {
+    /// None.
+    #[default]
+    None,
+    /// The one that tells where binary tensors begin.
+    Inference,
+    /// All of them.
+    All,
 }
 
 /// The answer to an [`HttpCall`]: status, headers, body.

@@ -1,6 +1,81 @@
-//! `greenroom`: an actor-model serving runtime on actix.
-#![warn(missing_docs)]
+//! `greenroom` serves code as actors: replicas, batches, composition and HTTP, on actix.
+//!
+//! A [`Backend`] is an ordinary actix actor in a [`ReplicaContext`]. A [`Serve`] runs it in any number of replicas,
+//! an [`Endpoint`] gives it a name and perhaps a route, a [`Handle`] calls it, typed, from anywhere.
+//!
+//! # A function
+//!
+//! ```
+//! use greenroom::{Backend, BackendConfig, Endpoint, Serve, ServeError, ServeOptions};
+//!
+//! #[derive(actix::Message)]
+//! #[rtype(result = "Result<u64, ServeError>")]
+//! struct Double(u64);
+//!
+//! # #[actix_web::main]
+//! # async fn main() -> Result<(), ServeError> {
+//! let serve = Serve::start(ServeOptions::default()).await?;
+//! let double = Backend::from_fn(|Double(n): Double| async move { Ok(2 * n) });
+//! serve.create_backend("double", double, BackendConfig::default().num_replicas(2)).await?;
+//! serve.create_endpoint("double", Endpoint::new("double")).await?;
+//!
+//! assert_eq!(serve.handle::<Double>("double")?.call(Double(21)).await?, 42);
+//! serve.shutdown().await
+//! # }
+//! ```
+//!
+//! # An actor behind a route, in an actix-web app
+//!
+//! ```
+//! use actix::{Actor, Handler, Message};
+//! use actix_web::{App, test};
+//! # use greenroom::{Backend, BackendConfig, Endpoint, ReplicaContext, Serve, ServeError, ServeOptions};
+//!
+//! #[derive(Message, serde::Deserialize)]
+//! #[rtype(result = "Result<u64, ServeError>")]
+//! struct Add { n: u64 }
+//!
+//! struct Sum(u64);
+//! impl Actor for Sum {
+//!     type Context = ReplicaContext<Self>;
+//! }
+//! impl Handler<Add> for Sum {
+//!     type Result = Result<u64, ServeError>;
+//!     fn handle(&mut self, Add { n }: Add, _: &mut Self::Context) -> Self::Result {
+//!         self.0 = self.0.checked_add(n).ok_or_else(|| ServeError::backend(422, "full", "no more"))?;
+//!         Ok(self.0)
+//!     }
+//! }
+//!
+//! # #[actix_web::main]
+//! # async fn main() -> Result<(), ServeError> {
+//! let serve = Serve::start(ServeOptions::default()).await?;
+//! serve.create_backend("sum", Backend::new(|_| Ok(Sum(0))).json::<Add>(), BackendConfig::default()).await?;
+//! serve.create_endpoint("sum", Endpoint::new("sum").route("/sum/{n}").methods(["POST"])).await?;
+//!
+//! let app = test::init_service(App::new().configure(serve.ingress())).await;
+//! let request = test::TestRequest::post().uri("/sum/5").to_request();
+//! let sum: u64 = test::call_and_read_body_json(&app, request).await;
+//! assert_eq!(sum, 5);
+//! # serve.shutdown().await
+//! # }
+//! ```
+//!
+//! # More
+//!
+//! - many requests in one call: [`Batch`], [`Backend::batched`], [`BackendConfig::max_batch_size`];
+//! - one backend that calls another: [`ReplicaContext::handle`]; the deadline and the request's id go along;
+//! - the HTTP request itself: [`Backend::raw`], [`HttpCall`], [`HttpAnswer`];
+//! - computing for milliseconds: [`Backend::compute`], [`Placement`];
+//! - threads without a runtime: [`Handle::blocking`]; a server of our own: [`Serve::listen`];
+//! - tests without port or server: [`testing`];
+//! - every error, with its code and whether to try again: [`ServeError`];
+//! - below it all, for those who bring a transport of their own: [`Call`], [`Port`], [`Reply`], [`Meta`].
+//!
+//! The file that the binary reads is [`ServeConfig`]. The feature `onnx`, on by default, brings `OnnxModel`.
 #![forbid(unsafe_code)]
+#![warn(missing_docs, clippy::missing_errors_doc, clippy::missing_panics_doc)]
+#![warn(clippy::unwrap_used, clippy::expect_used)]
 
 mod actors;
 mod backend;
@@ -10,6 +85,7 @@ mod call;
 mod config;
 mod endpoint;
 mod error;
+mod guard;
 mod handle;
 mod http;
 mod http_call;
@@ -48,9 +124,14 @@ pub use http_call::{HttpAnswer, HttpCall};
 pub use ids::{BackendName, EndpointName, NAME_BYTES_MAX, ReplicaId};
 pub use meta::{ID_BYTES_MAX, Meta, RequestId, ShardKey};
 #[cfg(feature = "onnx")]
-pub use onnx::{BatchAxis, ONNX_THREADS_MAX, OnnxModel};
+pub use onnx::{BatchAxis, Infer, Inferred, ONNX_JOINED_ROWS_MAX, ONNX_THREADS_MAX, OnnxModel, OnnxReplica};
 pub use port::Port;
 pub use route::{ROUTE_BYTES_MAX, RouteParams, RoutePattern, RouteTable};
 pub use serve::{BackendStatus, EndpointStatus, ReplicaStatus, Serve, ServeOptions, Status};
 pub use tensor::{Datatype, TENSOR_ELEMENTS_MAX, TENSOR_RANK_MAX, Tensor, TensorData};
 pub use traffic::{TrafficPolicy, WEIGHT_SUM_TOLERANCE};
+
+/// The code in the README compiles.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

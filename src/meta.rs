@@ -136,7 +136,12 @@ impl Meta {
         // Moved in and out again: a clone would touch the counters of its parts at every poll.
         let own = std::mem::replace(
             self,
-            Meta { request_id: RequestId(IdKind::Made([0, 0])), deadline: None, trace: None, shard_key: None },
+            Meta {
+                request_id: RequestId(IdKind::Made([0, 0])),
+                deadline: None,
+                trace: None,
+                shard_key: None,
+            },
         );
         let entered = own.enter();
         let _back = Back(self, Some(entered));

@@ -1,13 +1,17 @@
 //! Where a call for message `M` can be delivered: a replica here, a batcher before it, later another process.
 
+use std::any::{Any, TypeId};
+
 use crate::call::{Answer, Call, Refusal, Reply, Request};
 use crate::meta::Meta;
 
 /// A place that takes calls for `M`.
 pub trait Port<M: Request>: Send + Sync {
-    /// Takes the call, or gives it back whole. `admitted` calls were let in elsewhere and are not
+    /// Takes the call. `admitted` calls were let in elsewhere and are not
     /// refused for being too many.
-    #[allow(clippy::result_large_err, reason = "the refused call comes back by value, as it was")]
+    ///
+    /// # Errors
+    /// The call, whole, and why it was not taken.
     fn deliver(&self, call: Call<M>, admitted: bool) -> Result<(), Refusal<M>>;
 
     /// Answers on the spot where it can, else takes the call as [`deliver`](Self::deliver) does.
@@ -27,4 +31,10 @@ pub trait Port<M: Request>: Send + Sync {
 
     /// Token of the thread that serves it, so that a caller on that thread can prefer it.
     fn thread(&self) -> u64;
+}
+
+/// Where calls that never began find the siblings of their replica.
+pub(crate) trait Home: Send + Sync {
+    /// The `Arc<dyn Port<M>>` over all replicas for the message type `M`.
+    fn port(&self, message: TypeId) -> Option<&(dyn Any + Send + Sync)>;
 }

@@ -1,5 +1,7 @@
 //! The Batcher: an actor beside its replica that gathers calls and hands them over as batches.
 
+mod port;
+
 use std::{
     collections::VecDeque,
     marker::PhantomData,
@@ -21,20 +23,20 @@ use futures_util::{
 use crate::{
     actors::{
         context::ReplicaContext,
-        execute::Form,
-        lane::{Home, Job, Lane},
         lane_port::turn_away,
         timer::{Timer, TimerKind},
     },
     backend::Batch,
     batching::{BatchPolicy, BatchState, Decision},
-    call::{Answer, Call, Gate, Permit, Refusal, Reply, Request},
+    call::{Answer, Call, Permit, Refusal, Reply, Request},
     error::ServeError,
-    ids::BackendName,
+    guard::{drop_guarded, guarded},
     meta::Meta,
     metrics::cells::ReplicaCells,
-    port::Port,
+    port::{Home, Port},
 };
+
+pub(crate) use port::BatchPort;
 
 /// The batching options of a replica, changed while it runs.
 #[derive(Debug, Default)]
@@ -89,18 +91,19 @@ impl<M: Request> Bench<M> {
 
     /// The next `n` calls whose callers are still there.
     fn take(&self, n: usize) -> Vec<Waiter<M>> {
-        let mut queue = self.queue();
-        let mut taken = Vec::with_capacity(n);
-        while taken.len() < n {
-            let Some(waiter) = queue.pop_front() else { break };
-            if waiter.call.reply.is_closed() {
-                continue;
+        let (mut taken, mut gone) = (Vec::with_capacity(n), Vec::new());
+        {
+            let mut queue = self.queue();
+            while taken.len() < n {
+                let Some(waiter) = queue.pop_front() else { break };
+                let late = waiter.call.reply.is_closed() || waiter.call.meta.expired();
+                if late { gone.push(waiter) } else { taken.push(waiter) }
             }
-            if waiter.call.meta.expired() {
-                waiter.call.reply.send(Err(ServeError::DeadlineExceeded));
-                continue;
-            }
-            taken.push(waiter);
+        }
+        for Waiter { call: Call { msg, reply, .. }, permit, .. } in gone {
+            drop(permit);
+            reply.send(Err(ServeError::DeadlineExceeded));
+            drop_guarded(msg);
         }
         taken
     }
@@ -109,7 +112,7 @@ impl<M: Request> Bench<M> {
 impl<M: Request> Drop for Bench<M> {
     fn drop(&mut self) {
         for Waiter { call, .. } in std::mem::take(&mut *self.queue()) {
-            turn_away(call, Some(&*self.home), ServeError::Stopped);
+            let _ = guarded(|| turn_away(call, Some(&*self.home), ServeError::Stopped));
         }
     }
 }
@@ -212,34 +215,44 @@ fn send<M: Request>(bench: &Arc<Bench<M>>, waiters: Vec<Waiter<M>>) -> Option<Lo
         metas.push(call.meta);
         replies.push((call.reply, permit));
     }
-    let copy = bench.copy.filter(|_| msgs.len() > 1).map(|copy| (copy(&msgs), metas.clone()));
+    // A copy that panics leaves none: then the batch is not run again.
+    let copy = bench.copy.filter(|_| msgs.len() > 1);
+    let copy = copy.and_then(|copy| guarded(|| (copy(&msgs), metas.clone())).ok());
     let pending = Pending { replies, begun };
     match bench.target.call(Batch::new(msgs, metas), Meta::new()) {
-        Answer::Now(result) => match (result, copy) {
-            (Err(ServeError::Panicked { .. }), Some((msgs, metas))) => {
-                halves(Arc::clone(bench), pending, msgs, metas)
-            }
-            (result, _) => {
-                pending.distribute(bench, result);
-                None
-            }
-        },
-        Answer::Refused(Refusal { why, .. }) => {
-            pending.distribute(bench, Err(why));
+        Answer::Now(result) => settle(bench, pending, result, copy),
+        Answer::Refused(Refusal { msg: batch, why, .. }) => {
+            drop_guarded(copy);
+            pending.turn_away(bench, batch, &why);
             None
         }
         Answer::Waiting(waiting) => {
             let bench = Arc::clone(bench);
             Some(Box::pin(async move {
-                match (waiting.await, copy) {
-                    (Err(ServeError::Panicked { .. }), Some((msgs, metas))) => {
-                        if let Some(rest) = halves(bench, pending, msgs, metas) {
-                            rest.await;
-                        }
-                    }
-                    (result, _) => pending.distribute(&bench, result),
+                let result = waiting.await;
+                if let Some(rest) = settle(&bench, pending, result, copy) {
+                    rest.await;
                 }
             }))
+        }
+    }
+}
+
+/// Answers the callers of a batch that ran; one that panicked is run again in halves where there is a copy.
+fn settle<M: Request>(
+    bench: &Arc<Bench<M>>,
+    pending: Pending<M::Response>,
+    result: <Batch<M> as actix::Message>::Result,
+    copy: Option<(Vec<M>, Vec<Meta>)>,
+) -> Option<LocalBoxFuture<'static, ()>> {
+    match (result, copy) {
+        (Err(ServeError::Panicked { .. }), Some((msgs, metas))) => {
+            halves(Arc::clone(bench), pending, msgs, metas)
+        }
+        (result, copy) => {
+            drop_guarded(copy);
+            pending.distribute(bench, result);
+            None
         }
     }
 }
@@ -292,7 +305,10 @@ impl<R: Send + 'static> Pending<R> {
         bench.cells.ended(size);
         let results = result.and_then(|results| match results.len() {
             returned if returned == size => Ok(results),
-            returned => Err(ServeError::BatchLength { expected: size, returned }),
+            returned => {
+                drop_guarded(results);
+                Err(ServeError::BatchLength { expected: size, returned })
+            }
         });
         let answer = |(reply, permit): (Reply<R>, Permit), result: Result<R, ServeError>| {
             bench.cells.answered(took, result.is_err());
@@ -312,77 +328,14 @@ impl<R: Send + 'static> Pending<R> {
     }
 }
 
-/// The port of a batched replica: calls for `F::Outer` wait in its Batcher.
-pub(crate) struct BatchPort<F: Form> {
-    backend: BackendName,
-    lane: Arc<Lane<Batcher<F::Inner>>>,
-    /// The replica's gate, which also counts what waits here.
-    gate: Arc<Gate>,
-}
-
-impl<F: Form> BatchPort<F> {
-    pub(crate) fn new(backend: BackendName, lane: Arc<Lane<Batcher<F::Inner>>>, gate: Arc<Gate>) -> Self {
-        Self { backend, lane, gate }
-    }
-}
-
-impl<F: Form> Port<F::Outer> for BatchPort<F> {
-    fn deliver(&self, call: Call<F::Outer>, admitted: bool) -> Result<(), Refusal<F::Outer>> {
-        let refuse = |call: Call<F::Outer>, why| {
-            Err(Refusal { msg: call.msg, meta: call.meta, reply: Some(call.reply), why })
-        };
-        let permit = if admitted { Some(self.gate.permit_anyway()) } else { self.gate.permit() };
-        let Some(permit) = permit else {
-            let why = ServeError::Overloaded { backend: self.backend.clone(), limit: self.gate.limit() };
-            return refuse(call, why);
-        };
-        let job = TakeJob::<F> { call, permit, since: tokio::time::Instant::now().into_std() };
-        self.lane.push::<TakeJob<F>>(Box::new(job)).or_else(|job| refuse(job.call, ServeError::Stopped))
-    }
-
-    fn load(&self) -> usize {
-        self.gate.load()
-    }
-
-    fn concurrency(&self) -> usize {
-        self.gate.limit()
-    }
-
-    fn thread(&self) -> u64 {
-        self.lane.place().map_or(0, |(thread, _)| thread)
-    }
-}
-
-/// A call on its way to a Batcher.
-struct TakeJob<F: Form> {
-    call: Call<F::Outer>,
-    permit: Permit,
-    since: Instant,
-}
-
-impl<F: Form> Job<Batcher<F::Inner>> for TakeJob<F> {
-    fn abandoned(&self) -> bool {
-        self.call.reply.is_closed()
-    }
-
-    fn run(self: Box<Self>, batcher: &mut Batcher<F::Inner>, ctx: &mut ReplicaContext<Batcher<F::Inner>>) {
-        let Self { call: Call { msg, meta, reply }, permit, since } = *self;
-        match ctx.desk.guard(|| F::open(msg)) {
-            Ok(Ok(msg)) => {
-                let reply = F::inner_reply(reply);
-                batcher.bench.queue().push_back(Waiter { call: Call { msg, meta, reply }, permit, since });
-            }
-            Ok(Err(error)) => {
-                batcher.bench.cells.answered(Duration::ZERO, true);
-                reply.send(Err(error));
-            }
-            Err(message) => reply.send(Err(ServeError::Panicked { message })),
+impl<R: Send + 'static> Pending<R> {
+    /// The replica took no more: the calls never began and go elsewhere.
+    fn turn_away<M: Request<Response = R>>(self, bench: &Bench<M>, batch: Batch<M>, why: &ServeError) {
+        bench.cells.ended(self.replies.len());
+        let metas = batch.metas().to_vec();
+        for ((msg, meta), (reply, permit)) in batch.into_iter().zip(metas).zip(self.replies) {
+            drop(permit);
+            let _ = guarded(|| turn_away(Call { msg, meta, reply }, Some(&*bench.home), why.clone()));
         }
-    }
-
-    fn turn_away(self: Box<Self>, home: Option<&dyn Home>, why: ServeError) {
-        let Self { call, permit, .. } = *self;
-        drop(permit);
-        turn_away(call, home, why);
     }
 }

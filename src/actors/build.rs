@@ -16,7 +16,7 @@ use crate::{
         context::{Desk, ReplicaContext},
         execute::Whole,
         identity::Identity,
-        lane::{Command, Home, Lane, Patience, ReplicaControl},
+        lane::{Command, Lane, Patience, ReplicaControl, Stop},
         lane_port::LanePort,
         replica::{Event, Parts, ReplicaTask},
         timer::TimerKind,
@@ -27,6 +27,7 @@ use crate::{
     error::ServeError,
     ids::BackendName,
     metrics::{cells::ReplicaCells, spread::Spread},
+    port::Home,
     routing::{backend_port::ReplicaPorts, backend_routes::BackendRoutes},
 };
 
@@ -76,7 +77,7 @@ impl<A: Actor<Context = ReplicaContext<A>>> Code for Backend<A> {
                 ports.push((spec.shared)(name.clone(), Arc::clone(refused)));
             }
         }
-        BackendRoutes::new(name, self.wants_headers, ports)
+        BackendRoutes::new(name, self.wanted_headers, self.model.clone(), ports)
     }
 
     fn check(&self, config: &BackendConfig) -> Result<(), ServeError> {
@@ -174,7 +175,7 @@ pub(crate) struct Build<'a, A: Actor<Context = ReplicaContext<A>>> {
     order: Order,
     settings: Arc<BatchSettings>,
     batchers: HashMap<TypeId, Box<dyn Any>>,
-    controls: Vec<Arc<dyn Stop>>,
+    controls: Vec<Arc<dyn Beside>>,
     starts: Vec<Start>,
 }
 
@@ -239,20 +240,25 @@ impl<A: Actor<Context = ReplicaContext<A>>> Build<'_, A> {
             };
             drop(tokio::task::spawn_local(ReplicaTask::new(parts).0));
         }));
-        self.controls.push(Arc::clone(&lane) as Arc<dyn Stop>);
+        self.controls.push(Arc::clone(&lane) as Arc<dyn Beside>);
         self.batchers.insert(TypeId::of::<M>(), Box::new(Arc::clone(&lane)));
         lane
     }
 }
 
-/// What ends a Batcher with its replica.
-trait Stop: Send + Sync {
-    fn stop(&self);
+/// A Batcher, steered by its replica.
+trait Beside: Stop {
+    fn wake(&self);
+    fn close(&self);
 }
 
-impl<A: Actor<Context = ReplicaContext<A>>> Stop for Lane<A> {
-    fn stop(&self) {
-        self.command(Command::Stop);
+impl<A: Actor<Context = ReplicaContext<A>>> Beside for Lane<A> {
+    fn wake(&self) {
+        self.waker().wake();
+    }
+
+    fn close(&self) {
+        self.close(&ServeError::Stopped);
     }
 }
 
@@ -260,7 +266,7 @@ impl<A: Actor<Context = ReplicaContext<A>>> Stop for Lane<A> {
 struct Control<A: Actor<Context = ReplicaContext<A>>> {
     lane: Arc<Lane<A>>,
     settings: Arc<BatchSettings>,
-    batchers: Vec<Arc<dyn Stop>>,
+    batchers: Vec<Arc<dyn Beside>>,
 }
 
 impl<A: Actor<Context = ReplicaContext<A>>> ReplicaControl for Control<A> {
@@ -272,12 +278,19 @@ impl<A: Actor<Context = ReplicaContext<A>>> ReplicaControl for Control<A> {
         self.lane.command(Command::Stop);
     }
 
+    fn close(&self) {
+        self.lane.close(&ServeError::Stopped);
+        self.batchers.iter().for_each(|batcher| batcher.close());
+    }
+
     fn set_limits(&self, config: &BackendConfig, admitted: usize) {
         let concurrency = config.max_concurrent_queries.get();
         self.lane.gate.set_limit(admitted);
         self.lane.set_concurrency(concurrency);
         let size = config.max_batch_size.map_or(1, std::num::NonZeroUsize::get);
         self.settings.set(size, config.batch_wait_timeout, concurrency);
+        // What waits is decided on anew.
+        self.batchers.iter().for_each(|batcher| batcher.wake());
     }
 
     fn load(&self) -> usize {

@@ -4,9 +4,7 @@
 //! `tests/it/actix_assumptions.rs`.
 
 use std::{
-    any::Any,
     cell::{Cell, RefCell},
-    panic::{AssertUnwindSafe, catch_unwind},
     pin::Pin,
     rc::Rc,
     sync::Arc,
@@ -21,6 +19,7 @@ use futures_util::future::LocalBoxFuture;
 use crate::{
     actors::identity::Identity,
     error::ServeError,
+    guard::guarded,
     handle::Handle,
     ids::{BackendName, ReplicaId},
     meta::Meta,
@@ -36,8 +35,9 @@ const MAILBOX_BUDGET: u32 = 64;
 /// user code panics it rebuilds the actor's state in place: the call that panicked gets a typed error, every
 /// other call, waiting or running, goes on.
 ///
-/// Futures belong either to a request (they survive a rebuild) or to the state (`spawn`, `run_interval` and
-/// streams started outside a call; they end with the state, so that timers do not multiply).
+/// Futures belong either to a request (those that a handler answers with: they survive a rebuild and end with
+/// their call) or to the state (`spawn`, `wait`, `notify`, `run_interval` and streams, wherever they are started:
+/// they end with the state, so that timers do not multiply).
 pub struct ReplicaContext<A: Actor> {
     addr: Addr<A>,
     pub(crate) desk: Rc<Desk>,
@@ -48,7 +48,7 @@ pub struct ReplicaContext<A: Actor> {
     pub(crate) state: ActorState,
     pub(crate) stop_asked: bool,
     pub(crate) mailbox_left: Cell<u32>,
-    /// The call whose handler is being polled, which owns what it spawns meanwhile.
+    /// The call whose response is being turned into futures, which belong to it.
     pub(crate) serving: Option<Rc<Mark>>,
     last_handle: SpawnHandle,
 }
@@ -85,13 +85,19 @@ impl<A: Actor> ReplicaContext<A> {
         self.identity.num_threads
     }
 
+    /// Most requests that are handed to this replica in one call, as its options said when it was started; 1
+    /// without batching.
+    pub fn max_batch_size(&self) -> usize {
+        self.identity.batch_size_max
+    }
+
     /// A handle to another endpoint of the same Serve. The endpoint may appear later: until then calls fail
     /// with [`ServeError::UnknownEndpoint`], so backends that call each other start in any order.
     ///
     /// # Errors
     /// [`ServeError::Invalid`] when `endpoint` is no valid name.
     pub fn handle<M: crate::call::Request>(&self, endpoint: &str) -> Result<Handle<M>, ServeError> {
-        self.identity.directory.later(endpoint)
+        Handle::later(endpoint, &self.identity.directory)
     }
 
     /// What travels with the call being handled; carry it by hand into a bare `tokio::spawn`.
@@ -174,10 +180,9 @@ impl Desk {
 
     /// Runs user code: its metrics go to this Serve's recorder, its panic becomes a text.
     pub(crate) fn guard<T>(&self, f: impl FnOnce() -> T) -> Result<T, Box<str>> {
-        let guarded = || catch_unwind(AssertUnwindSafe(f)).map_err(panic_text);
         match &self.recorder {
-            Some(recorder) => metrics::with_local_recorder(&**recorder, guarded),
-            None => guarded(),
+            Some(recorder) => metrics::with_local_recorder(&**recorder, || guarded(f)),
+            None => guarded(f),
         }
     }
 
@@ -216,17 +221,6 @@ impl Desk {
             self.cells.ended(1);
         }
     }
-}
-
-/// The text of a panic. The payload may panic when dropped; that is caught as well.
-pub(crate) fn panic_text(payload: Box<dyn Any + Send>) -> Box<str> {
-    let text = payload
-        .downcast_ref::<&str>()
-        .map(|s| Box::from(*s))
-        .or_else(|| payload.downcast_ref::<String>().map(|s| Box::from(s.as_str())))
-        .unwrap_or_else(|| Box::from("a panic without a text"));
-    let _ = catch_unwind(AssertUnwindSafe(move || drop(payload)));
-    text
 }
 
 impl<A: Actor<Context = Self>> ActorContext for ReplicaContext<A> {

@@ -1,37 +1,45 @@
 //! The Controller: one actor that owns what should exist, and makes it so. Never on a request's path.
 
+mod backends;
+mod endpoints;
+mod events;
+
 use std::{
-    collections::btree_map::Entry,
     sync::{Arc, Mutex, MutexGuard, PoisonError, atomic::Ordering},
     time::{Duration, Instant},
 };
 
-use actix::{Actor, Addr, Arbiter, AsyncContext, Handler, Message, ResponseFuture, System};
+use actix::{Actor, Arbiter, AsyncContext, Handler, Message, ResponseFuture};
 use tokio::sync::oneshot;
 
 use crate::{
     actors::{
-        build::{Built, Code, Order},
+        build::{Built, Order},
         context::ReplicaContext,
-        fleet::{BackendEntry, EndpointEntry, Fleet, ReplicaEntry, Seat, admitted},
+        fleet::{BackendEntry, Fleet, ReplicaEntry, Seat, admitted},
         identity::Identity,
         reconcile::{Action, ReplicaState, next_actions},
         replica::Event,
         threads::Threads,
         timer::TimerKind,
     },
-    config::{BackendConfig, BackendUpdate, Placement},
-    endpoint::Checked,
+    config::Placement,
     error::ServeError,
-    ids::{BackendName, EndpointName, ReplicaId},
+    ids::{BackendName, ReplicaId},
     metrics::Metrics,
-    routing::{directory::Directory, endpoint::EndpointState, routes::Routes},
+    routing::{directory::Directory, models::Models, routes::Routes},
 };
+
+pub(crate) use backends::{CreateBackend, DeleteBackend, UpdateBackend};
+pub(crate) use endpoints::{CreateEndpoint, DeleteEndpoint};
+use events::{DrainTimedOut, Happened, StartTimedOut};
 
 /// First pause before a replica that gave up is replaced; doubled for each further one in a row.
 const REPLACE_PAUSE: Duration = Duration::from_millis(500);
 /// Longest such pause.
 const REPLACE_PAUSE_MAX: Duration = Duration::from_secs(30);
+/// How often a serving thread is looked for while there is none.
+const THREAD_PAUSE: Duration = Duration::from_millis(10);
 /// How long a replica that was told to stop may take before it is given up for lost.
 const STOP_GRACE: Duration = Duration::from_millis(500);
 
@@ -40,9 +48,12 @@ pub(crate) struct Office {
     pub(crate) fleet: Mutex<Fleet>,
     pub(crate) directory: Arc<Directory>,
     pub(crate) routes: Arc<Routes>,
+    pub(crate) models: Arc<Models>,
     pub(crate) threads: Arc<Threads>,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) timer: TimerKind,
+    /// Everything shares the thread that there is, whose time a test may have paused.
+    pub(crate) one_thread: bool,
 }
 
 impl Office {
@@ -69,7 +80,11 @@ impl Controller {
         let Some(entry) = fleet.backends.get_mut(name) else { return };
         for action in next_actions(entry.wanted(), &entry.observed()) {
             match action {
-                Action::Start(slot) => self.start(name, entry, slot, ctx),
+                Action::Start(slot) if self.start(name, entry, slot, ctx) => {}
+                Action::Start(_) => {
+                    self.no_thread(name, entry, ctx);
+                    break;
+                }
                 Action::Drain(slot) => drain(name, entry, slot, ctx),
             }
         }
@@ -78,6 +93,7 @@ impl Controller {
             let outcome = entry.failure.take().map_or(Ok(()), Err);
             entry.answer(&outcome);
             fleet.backends.remove(name);
+            self.office.models.remove(name);
             self.office.metrics.registry.forget_backend(name);
         } else if entry.settled() {
             entry.created = true;
@@ -87,18 +103,22 @@ impl Controller {
         }
     }
 
-    fn start(&self, name: &BackendName, entry: &mut BackendEntry, slot: u32, ctx: &mut ReplicaContext<Self>) {
-        entry.generation += 1;
-        let generation = entry.generation;
+    /// Starts a replica; false when there is no thread for it.
+    fn start(
+        &self,
+        name: &BackendName,
+        entry: &mut BackendEntry,
+        slot: u32,
+        ctx: &mut ReplicaContext<Self>,
+    ) -> bool {
         let placement = entry.config.placement.unwrap_or_else(|| entry.code.placement());
-        // Without a System of our own (tests on one thread) everything shares the thread that there is.
-        let own = placement == Placement::Dedicated && System::is_registered();
+        let own = placement == Placement::Dedicated && !self.office.one_thread;
         let thread = if own { None } else { self.office.threads.emptiest() };
         if !own && thread.is_none() {
-            entry.last_error = Some("there is no serving thread".into());
-            ctx.notify_later(Reconcile(name.clone()), REPLACE_PAUSE);
-            return;
+            return false;
         }
+        entry.generation += 1;
+        let generation = entry.generation;
         let id = ReplicaId { backend: name.clone(), slot, generation };
         let cells = entry.metrics.enter(slot, generation);
         let controller = ctx.address();
@@ -107,6 +127,7 @@ impl Controller {
             identity: Arc::new(Identity {
                 replica: id.clone(),
                 num_threads: entry.config.num_threads.map_or(1, std::num::NonZeroUsize::get),
+                batch_size_max: entry.config.max_batch_size.map_or(1, std::num::NonZeroUsize::get),
                 directory: Arc::clone(&self.office.directory),
             }),
             config: entry.config.clone(),
@@ -125,7 +146,11 @@ impl Controller {
                 thread.replicas.fetch_add(1, Ordering::Relaxed);
                 if !thread.run(start) {
                     // Its loop is gone; the replica never was.
-                    ctx.notify(Happened { backend: name.clone(), generation, event: Event::Stopped });
+                    ctx.address().do_send(Happened {
+                        backend: name.clone(),
+                        generation,
+                        event: Event::Stopped,
+                    });
                 }
                 Seat::Shared(thread)
             }
@@ -138,6 +163,21 @@ impl Controller {
         ctx.notify_later(StartTimedOut { backend: name.clone(), generation }, entry.config.startup_timeout);
         let state = ReplicaState::Starting;
         entry.replicas.push(ReplicaEntry { id, state, since: Instant::now(), control, ports, _seat: seat });
+        true
+    }
+
+    /// Looks again a little later; a change that has waited too long for a thread is given up.
+    fn no_thread(&self, name: &BackendName, entry: &mut BackendEntry, ctx: &mut ReplicaContext<Self>) {
+        let why: Box<str> = "there is no serving thread; lend one or listen first".into();
+        entry.last_error = Some(why.clone());
+        let now = tokio::time::Instant::now();
+        let late = now.duration_since(entry.changed) >= entry.config.startup_timeout;
+        if late && entry.undo(ServeError::StartFailed { backend: name.clone(), why }) {
+            self.again(name, Duration::ZERO, ctx);
+        } else if entry.look_again.is_none_or(|at| at <= now) {
+            entry.look_again = Some(now + THREAD_PAUSE);
+            self.again(name, THREAD_PAUSE, ctx);
+        }
     }
 
     /// A replica is gone for good, without having been told to go.
@@ -146,20 +186,17 @@ impl Controller {
         let Some(entry) = fleet.backends.get_mut(name) else { return };
         let Some(replica) = entry.replica(generation) else { return };
         let (slot, started) = (replica.id.slot, replica.state == ReplicaState::Running);
+        let was_to_go = replica.state == ReplicaState::Draining;
         entry.remove(generation);
+        if was_to_go {
+            return self.again(name, Duration::ZERO, ctx);
+        }
         entry.last_error = Some(why.clone());
         entry.publish();
         let failed = ServeError::StartFailed { backend: name.clone(), why };
         if started {
             entry.metrics.replaced(slot);
-        } else if !entry.created {
-            // It was never whole: everything of it goes, and then its creator is told.
-            entry.deleting = true;
-            entry.failure = Some(failed);
-            return self.again(name, Duration::ZERO, ctx);
-        } else if let Some(before) = entry.before.take() {
-            entry.config = before;
-            entry.answer(&Err(failed));
+        } else if entry.undo(failed) {
             return self.again(name, Duration::ZERO, ctx);
         }
         let pause =
@@ -171,7 +208,8 @@ impl Controller {
 
     fn again(&self, name: &BackendName, after: Duration, ctx: &mut ReplicaContext<Self>) {
         if after.is_zero() {
-            ctx.notify(Reconcile(name.clone()));
+            // Through the mailbox, which a restart keeps.
+            ctx.address().do_send(Reconcile(name.clone()));
         } else {
             ctx.notify_later(Reconcile(name.clone()), after);
         }
@@ -196,8 +234,25 @@ impl Actor for Controller {
 
     /// Also after a restart: takes up what was under way.
     fn started(&mut self, ctx: &mut Self::Context) {
-        let names: Vec<_> = self.office.fleet().backends.keys().cloned().collect();
-        names.into_iter().for_each(|name| ctx.notify(Reconcile(name)));
+        for (name, entry) in &self.office.fleet().backends {
+            for replica in &entry.replicas {
+                let (backend, generation) = (name.clone(), replica.id.generation);
+                let left = |timeout: Duration| timeout.saturating_sub(replica.since.elapsed());
+                // Timers end with a state; these must not.
+                match replica.state {
+                    ReplicaState::Running => {}
+                    ReplicaState::Starting => {
+                        let left = left(entry.config.startup_timeout);
+                        ctx.notify_later(StartTimedOut { backend, generation }, left);
+                    }
+                    ReplicaState::Draining => {
+                        let left = left(entry.config.graceful_shutdown_timeout);
+                        ctx.notify_later(DrainTimedOut { backend, generation }, left);
+                    }
+                }
+            }
+            ctx.notify(Reconcile(name.clone()));
+        }
     }
 }
 
@@ -218,300 +273,6 @@ impl Handler<Reconcile> for Controller {
     type Result = ();
     fn handle(&mut self, Reconcile(name): Reconcile, ctx: &mut Self::Context) {
         self.reconcile(&name, ctx);
-    }
-}
-
-/// Something happened to a replica.
-#[derive(Message)]
-#[rtype(result = "()")]
-struct Happened {
-    backend: BackendName,
-    generation: u64,
-    event: Event,
-}
-
-impl Handler<Happened> for Controller {
-    type Result = ();
-    fn handle(&mut self, Happened { backend, generation, event }: Happened, ctx: &mut Self::Context) {
-        match event {
-            Event::Ready => {
-                let mut fleet = self.office.fleet();
-                let replica = fleet.backends.get_mut(&backend).and_then(|entry| entry.replica(generation));
-                if let Some(replica) = replica
-                    && replica.state == ReplicaState::Starting
-                {
-                    replica.state = ReplicaState::Running;
-                    replica.since = Instant::now();
-                }
-                drop(fleet);
-                self.reconcile(&backend, ctx);
-            }
-            Event::Stumbled(why) => {
-                if let Some(entry) = self.office.fleet().backends.get_mut(&backend) {
-                    entry.last_error = Some(why);
-                }
-            }
-            Event::GaveUp(why) => self.lost(&backend, generation, why, ctx),
-            Event::Stopped => {
-                let mut fleet = self.office.fleet();
-                let Some(entry) = fleet.backends.get_mut(&backend) else { return };
-                let draining = entry.replica(generation).map(|r| r.state == ReplicaState::Draining);
-                if draining == Some(true) {
-                    entry.remove(generation);
-                }
-                drop(fleet);
-                match draining {
-                    Some(true) => self.reconcile(&backend, ctx),
-                    Some(false) => self.lost(&backend, generation, "its thread ended".into(), ctx),
-                    None => {}
-                }
-            }
-        }
-    }
-}
-
-/// A replica should have been ready by now.
-#[derive(Message)]
-#[rtype(result = "()")]
-struct StartTimedOut {
-    backend: BackendName,
-    generation: u64,
-}
-
-impl Handler<StartTimedOut> for Controller {
-    type Result = ();
-    fn handle(&mut self, StartTimedOut { backend, generation }: StartTimedOut, ctx: &mut Self::Context) {
-        let mut fleet = self.office.fleet();
-        let Some(entry) = fleet.backends.get_mut(&backend) else { return };
-        let after = entry.config.startup_timeout.as_secs_f64();
-        let reason = entry.last_error.clone();
-        let Some(replica) = entry.replica(generation) else { return };
-        if replica.state != ReplicaState::Starting {
-            return;
-        }
-        replica.control.stop();
-        drop(fleet);
-        let why = match reason {
-            Some(reason) => format!("it was not ready within {after} s; the last failure: {reason}"),
-            None => format!("it was not ready within {after} s"),
-        };
-        self.lost(&backend, generation, why.into(), ctx);
-    }
-}
-
-/// A replica should have drained by now.
-#[derive(Message)]
-#[rtype(result = "()")]
-struct DrainTimedOut {
-    backend: BackendName,
-    generation: u64,
-}
-
-impl Handler<DrainTimedOut> for Controller {
-    type Result = ();
-    fn handle(&mut self, DrainTimedOut { backend, generation }: DrainTimedOut, ctx: &mut Self::Context) {
-        if let Some(replica) =
-            self.office.fleet().backends.get_mut(&backend).and_then(|entry| entry.replica(generation))
-        {
-            replica.control.stop();
-            // A handler that never returns keeps its thread; the backend does not wait for it.
-            ctx.notify_later(Happened { backend, generation, event: Event::Stopped }, STOP_GRACE);
-        }
-    }
-}
-
-/// Make a backend.
-#[derive(Message)]
-#[rtype(result = "Outcome")]
-pub(crate) struct CreateBackend {
-    pub(crate) name: BackendName,
-    pub(crate) code: Arc<dyn Code>,
-    pub(crate) config: BackendConfig,
-}
-
-impl Handler<CreateBackend> for Controller {
-    type Result = ResponseFuture<Outcome>;
-    fn handle(
-        &mut self,
-        CreateBackend { name, code, config }: CreateBackend,
-        ctx: &mut Self::Context,
-    ) -> Self::Result {
-        if let Err(why) = code.check(&config) {
-            return refuse(why);
-        }
-        let (tx, rx) = oneshot::channel();
-        let metrics = self.office.metrics.registry.backend(&name);
-        match self.office.fleet().backends.entry(name.clone()) {
-            Entry::Occupied(_) => {
-                return refuse(ServeError::AlreadyExists { what: "backend", name: name.as_str().into() });
-            }
-            Entry::Vacant(place) => {
-                place.insert(BackendEntry {
-                    routes: Arc::new(code.routes(name.clone(), &metrics.refused)),
-                    code,
-                    config,
-                    before: None,
-                    replicas: Vec::new(),
-                    metrics,
-                    generation: 0,
-                    created: false,
-                    deleting: false,
-                    failure: None,
-                    last_error: None,
-                    failed_replacements: 0,
-                    waiters: vec![tx],
-                });
-            }
-        }
-        self.reconcile(&name, ctx);
-        wait(rx)
-    }
-}
-
-/// Change some options of a backend.
-#[derive(Message)]
-#[rtype(result = "Outcome")]
-pub(crate) struct UpdateBackend {
-    pub(crate) name: BackendName,
-    pub(crate) update: BackendUpdate,
-}
-
-impl Handler<UpdateBackend> for Controller {
-    type Result = ResponseFuture<Outcome>;
-    fn handle(
-        &mut self,
-        UpdateBackend { name, update }: UpdateBackend,
-        ctx: &mut Self::Context,
-    ) -> Self::Result {
-        let (tx, rx) = oneshot::channel();
-        {
-            let mut fleet = self.office.fleet();
-            let Some(entry) = fleet.backends.get_mut(&name).filter(|entry| !entry.deleting) else {
-                return refuse(ServeError::UnknownBackend(name));
-            };
-            let config = match entry.config.updated(&update).and_then(|c| entry.code.check(&c).map(|()| c)) {
-                Ok(config) => config,
-                Err(why) => return refuse(why),
-            };
-            if let Err(why) = in_place(&entry.config, &config) {
-                return refuse(why);
-            }
-            // A newer change ends the wait for an older one.
-            entry.answer(&Ok(()));
-            let before = std::mem::replace(&mut entry.config, config);
-            entry.before = Some(before);
-            entry.waiters.push(tx);
-        }
-        self.reconcile(&name, ctx);
-        wait(rx)
-    }
-}
-
-/// Options that only a new replica can follow.
-fn in_place(old: &BackendConfig, new: &BackendConfig) -> Outcome {
-    let fixed = [
-        ("placement", old.placement == new.placement),
-        ("num_threads", old.num_threads == new.num_threads),
-        ("max_batch_size", old.max_batch_size.is_some() == new.max_batch_size.is_some()),
-        ("idempotent", old.idempotent == new.idempotent),
-        ("restart", old.restart == new.restart),
-    ];
-    match fixed.iter().find(|(_, same)| !same) {
-        None => Ok(()),
-        Some((option, _)) => Err(ServeError::invalid(
-            *option,
-            "it cannot be changed (max_batch_size: switched on or off) while replicas run; delete the backend and create it again",
-        )),
-    }
-}
-
-/// Drain a backend and forget it.
-#[derive(Message)]
-#[rtype(result = "Outcome")]
-pub(crate) struct DeleteBackend {
-    pub(crate) name: BackendName,
-    pub(crate) force: bool,
-}
-
-impl Handler<DeleteBackend> for Controller {
-    type Result = ResponseFuture<Outcome>;
-    fn handle(
-        &mut self,
-        DeleteBackend { name, force }: DeleteBackend,
-        ctx: &mut Self::Context,
-    ) -> Self::Result {
-        let (tx, rx) = oneshot::channel();
-        {
-            let mut fleet = self.office.fleet();
-            let user = fleet.endpoints.iter().find(|(_, e)| e.declared.traffic.weight(&name).is_some());
-            if let Some((endpoint, _)) = user {
-                return refuse(ServeError::InUse { backend: name, endpoint: endpoint.clone() });
-            }
-            let Some(entry) = fleet.backends.get_mut(&name) else {
-                return refuse(ServeError::UnknownBackend(name));
-            };
-            entry.answer(&Err(ServeError::UnknownBackend(name.clone())));
-            entry.deleting = true;
-            entry.waiters.push(tx);
-            if force {
-                entry.config.graceful_shutdown_timeout = Duration::from_millis(1);
-            }
-        }
-        self.reconcile(&name, ctx);
-        wait(rx)
-    }
-}
-
-/// Make an endpoint.
-#[derive(Message)]
-#[rtype(result = "Outcome")]
-pub(crate) struct CreateEndpoint {
-    pub(crate) name: EndpointName,
-    pub(crate) endpoint: Checked,
-}
-
-impl Handler<CreateEndpoint> for Controller {
-    type Result = Outcome;
-    fn handle(
-        &mut self,
-        CreateEndpoint { name, endpoint }: CreateEndpoint,
-        _: &mut Self::Context,
-    ) -> Outcome {
-        let mut fleet = self.office.fleet();
-        if fleet.endpoints.contains_key(&name) {
-            return Err(ServeError::AlreadyExists { what: "endpoint", name: name.as_str().into() });
-        }
-        let mut backends = Vec::new();
-        for (backend, _) in endpoint.traffic.iter() {
-            let entry = fleet.backends.get(backend).filter(|entry| !entry.deleting);
-            let entry = entry.ok_or_else(|| ServeError::UnknownBackend(backend.clone()))?;
-            backends.push((Arc::clone(&entry.routes), self.office.metrics.registry.routed(&name, backend)));
-        }
-        let state = EndpointState::new(endpoint.traffic.clone(), backends);
-        let slot = self.office.directory.slot(&name);
-        self.office.routes.add(&slot, &endpoint, &state)?;
-        slot.publish(Some(state));
-        fleet.endpoints.insert(name, EndpointEntry { declared: endpoint, slot });
-        Ok(())
-    }
-}
-
-/// Take an endpoint away; its backends stay.
-#[derive(Message)]
-#[rtype(result = "Outcome")]
-pub(crate) struct DeleteEndpoint(pub(crate) EndpointName);
-
-impl Handler<DeleteEndpoint> for Controller {
-    type Result = Outcome;
-    fn handle(&mut self, DeleteEndpoint(name): DeleteEndpoint, _: &mut Self::Context) -> Outcome {
-        let mut fleet = self.office.fleet();
-        let Some(entry) = fleet.endpoints.remove(&name) else {
-            return Err(ServeError::UnknownEndpoint(name));
-        };
-        self.office.routes.remove(&name);
-        entry.slot.publish(None);
-        self.office.metrics.registry.forget_endpoint(&name);
-        Ok(())
     }
 }
 
@@ -557,7 +318,7 @@ impl Handler<Crash> for Controller {
 }
 
 /// The address of a Controller that runs on this thread.
-pub(crate) fn start(office: Arc<Office>) -> Addr<Controller> {
+pub(crate) fn start(office: Arc<Office>) -> crate::actors::router::OwnActor<Controller> {
     let directory = Arc::clone(&office.directory);
     crate::actors::router::supervise("controller", directory, move |_| Controller::new(Arc::clone(&office)))
 }

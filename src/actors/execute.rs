@@ -107,9 +107,7 @@ where
     let entered = meta.enter();
     match desk.guard(|| handle::<A, F>(actor, ctx, outer)) {
         Ok(Handled::Done(result)) => Step::Done(result),
-        Ok(Handled::Alone(future)) => {
-            Step::Going(Going::Alone(future, entered.leave().unwrap_or_default()))
-        }
+        Ok(Handled::Alone(future)) => Step::Going(Going::Alone(future, entered.leave().unwrap_or_default())),
         Ok(Handled::WithActor(rx, mark)) => {
             mark.meta.replace(entered.leave());
             Step::Going(Going::WithActor(rx, mark))

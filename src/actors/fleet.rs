@@ -47,6 +47,10 @@ pub(crate) struct BackendEntry {
     pub(crate) config: BackendConfig,
     /// The options before the change that is under way; a change that fails goes back to them.
     pub(crate) before: Option<BackendConfig>,
+    /// When the change that is under way, or the last one, began.
+    pub(crate) changed: tokio::time::Instant,
+    /// When a thread is looked for again, while there is none.
+    pub(crate) look_again: Option<tokio::time::Instant>,
     pub(crate) routes: Arc<BackendRoutes>,
     pub(crate) replicas: Vec<ReplicaEntry>,
     pub(crate) metrics: Arc<BackendMetrics>,
@@ -115,6 +119,21 @@ impl BackendEntry {
 
     pub(crate) fn replica(&mut self, generation: u64) -> Option<&mut ReplicaEntry> {
         self.replicas.iter_mut().find(|r| r.id.generation == generation)
+    }
+
+    /// Gives up the change that is under way, if any. A backend that was never whole goes altogether, and its
+    /// creator is told then; one that was goes back to its options before.
+    pub(crate) fn undo(&mut self, why: ServeError) -> bool {
+        if !self.created {
+            self.deleting = true;
+            self.failure = Some(why);
+        } else if let Some(before) = self.before.take() {
+            self.config = before;
+            self.answer(&Err(why));
+        } else {
+            return false;
+        }
+        true
     }
 
     /// Takes a replica out; its thread, if its own, ends.

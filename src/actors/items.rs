@@ -65,7 +65,6 @@ impl<A: Actor<Context = Self>> ReplicaContext<A> {
         }
         let desk = Rc::clone(&self.desk);
         let owner = item.owner.clone();
-        self.serving = owner.clone();
         let polled = desk.guard(|| {
             let mut poll = || item.future.as_mut().poll(actor, self, cx);
             match &owner {
@@ -73,7 +72,6 @@ impl<A: Actor<Context = Self>> ReplicaContext<A> {
                 None => poll(),
             }
         });
-        self.serving = None;
         polled.unwrap_or_else(|message| {
             if let Some(mark) = &owner {
                 mark.panicked.replace(Some(message));

@@ -1,9 +1,7 @@
 //! The bounded queue of calls that a replica polls beside its mailbox, and the commands that overtake them.
 
 use std::{
-    any::{Any, TypeId},
     collections::VecDeque,
-    panic::{AssertUnwindSafe, catch_unwind},
     sync::{
         Arc, Mutex, MutexGuard, OnceLock, PoisonError,
         atomic::{AtomicBool, AtomicUsize, Ordering},
@@ -14,7 +12,10 @@ use std::{
 use actix::Actor;
 use futures_util::task::AtomicWaker;
 
-use crate::{actors::context::ReplicaContext, call::Gate, config::BackendConfig, error::ServeError};
+use crate::{
+    actors::context::ReplicaContext, call::Gate, config::BackendConfig, error::ServeError, guard::guarded,
+    port::Home,
+};
 
 /// One call, its message type erased, waiting in the lane of an actor `A`.
 pub(crate) trait Job<A: Actor>: Send {
@@ -26,12 +27,6 @@ pub(crate) trait Job<A: Actor>: Send {
         A: Actor<Context = ReplicaContext<A>>;
     /// It never began: gives it to a sibling, or answers `why`.
     fn turn_away(self: Box<Self>, home: Option<&dyn Home>, why: ServeError);
-}
-
-/// Where calls that never began find the siblings of their replica.
-pub(crate) trait Home: Send + Sync {
-    /// The `Arc<dyn Port<M>>` over all replicas for the message type `M`.
-    fn port(&self, message: TypeId) -> Option<&(dyn Any + Send + Sync)>;
 }
 
 /// What overtakes calls.
@@ -165,8 +160,20 @@ impl<A: Actor<Context = ReplicaContext<A>>> Lane<A> {
         };
         for job in jobs {
             // A message whose drop panics must not take its neighbours along.
-            let _ = catch_unwind(AssertUnwindSafe(|| job.turn_away(self.home.as_deref(), why.clone())));
+            let _ = guarded(|| job.turn_away(self.home.as_deref(), why.clone()));
         }
+    }
+}
+
+/// What ends an actor, whatever its type.
+pub(crate) trait Stop: Send + Sync {
+    /// Stop now.
+    fn stop(&self);
+}
+
+impl<A: Actor<Context = ReplicaContext<A>>> Stop for Lane<A> {
+    fn stop(&self) {
+        self.command(Command::Stop);
     }
 }
 
@@ -176,6 +183,8 @@ pub(crate) trait ReplicaControl: Send + Sync {
     fn drain(&self);
     /// Stop now.
     fn stop(&self);
+    /// Turns away what still waits there: its thread hangs in a handler and cannot do it.
+    fn close(&self);
     /// Limits and batching from now on, and how many calls are let in.
     fn set_limits(&self, config: &BackendConfig, admitted: usize);
     /// Calls that run or wait there.

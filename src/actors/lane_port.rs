@@ -1,11 +1,6 @@
 //! The port of one replica: answers on the caller's stack when it can, else queues in the replica's lane.
 
-use std::{
-    any::TypeId,
-    marker::PhantomData,
-    sync::Arc,
-    time::Duration,
-};
+use std::{any::TypeId, marker::PhantomData, sync::Arc, time::Duration};
 
 use actix::{Actor, Handler};
 
@@ -13,7 +8,7 @@ use crate::{
     actors::{
         context::ReplicaContext,
         execute::{Form, Going, RequestFuture, Running, Step, execute},
-        lane::{Home, Job, Lane},
+        lane::{Job, Lane},
         register,
         replica::{Cell, Core},
     },
@@ -22,7 +17,7 @@ use crate::{
     ids::BackendName,
     meta::{Meta, thread_token},
     metrics::clock::Tick,
-    port::Port,
+    port::{Home, Port},
 };
 
 /// Delivers calls for `F::Outer` to one actor `A`.

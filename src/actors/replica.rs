@@ -1,33 +1,26 @@
 //! A replica: the user's actor in its own loop, which polls commands, mailbox, calls and futures in turn.
 
+mod task;
+
 use std::{
-    cell::RefCell,
-    collections::VecDeque,
-    future::Future,
-    panic::{AssertUnwindSafe, catch_unwind},
-    pin::Pin,
-    rc::Rc,
-    sync::Arc,
-    task::{Context, Poll},
+    cell::RefCell, collections::VecDeque, future::Future, pin::Pin, rc::Rc, sync::Arc, task::Context,
     time::Duration,
 };
 
-use actix::{
-    Actor, ActorState, Running,
-    dev::{Mailbox, channel::channel},
-};
-use futures_util::{future::LocalBoxFuture, stream::FuturesUnordered, stream::Stream};
+use actix::{Actor, ActorState, Running, dev::Mailbox};
 use tokio::time::{Instant, Sleep, sleep};
 
 use crate::{
     actors::{
-        context::{Desk, ReplicaContext, panic_text},
+        context::{Desk, ReplicaContext},
         identity::Identity,
         lane::{Command, Lane, Patience},
-        register,
     },
-    error::{BoxError, ServeError},
+    error::BoxError,
+    guard::{drop_guarded, guarded},
 };
+
+pub(crate) use task::ReplicaTask;
 
 /// Calls begun in one turn before futures, timers and other actors get theirs.
 const LANE_BUDGET: usize = 64;
@@ -91,39 +84,6 @@ pub(crate) struct Core<A: Actor<Context = ReplicaContext<A>>> {
     pub(crate) cell: RefCell<Cell<A>>,
 }
 
-/// The loop of one actor; ends when the actor has stopped.
-pub(crate) struct ReplicaTask<A: Actor<Context = ReplicaContext<A>>> {
-    core: Rc<Core<A>>,
-    requests: FuturesUnordered<LocalBoxFuture<'static, ()>>,
-    place: usize,
-    ended: bool,
-}
-
-impl<A: Actor<Context = ReplicaContext<A>>> ReplicaTask<A> {
-    /// Puts an actor on this thread; it lives while the returned future is polled.
-    pub(crate) fn new(parts: Parts<A>) -> (Self, actix::Addr<A>) {
-        let (tx, rx) = channel(0);
-        let addr = actix::Addr::new(tx);
-        let ctx = ReplicaContext::new(addr.clone(), Rc::clone(&parts.desk), Arc::clone(&parts.identity));
-        let core = Rc::new(Core {
-            lane: Arc::clone(&parts.lane),
-            desk: Rc::clone(&parts.desk),
-            cell: RefCell::new(Cell {
-                actor: None,
-                ctx,
-                mailbox: Mailbox::new(rx),
-                phase: Phase::Starting,
-                failures: VecDeque::new(),
-                rebuilding: false,
-                parts,
-            }),
-        });
-        let place = register::add(Rc::clone(&core) as Rc<dyn std::any::Any>);
-        core.lane.settle(crate::meta::thread_token(), place);
-        (Self { core, requests: FuturesUnordered::new(), place, ended: false }, addr)
-    }
-}
-
 impl<A: Actor<Context = ReplicaContext<A>>> Core<A> {
     /// Whether a call may be handled right now on the caller's stack: nothing waits, nothing holds it.
     pub(crate) fn takes_direct(&self, cell: &Cell<A>) -> bool {
@@ -166,9 +126,10 @@ impl<A: Actor<Context = ReplicaContext<A>>> Cell<A> {
                 desk.cells.starts.bump();
                 if self.rebuilding {
                     desk.cells.restarts.bump();
+                } else {
+                    (self.parts.on_event)(Event::Ready);
                 }
                 self.rebuilding = true;
-                (self.parts.on_event)(Event::Ready);
                 return;
             }
             Ok(Err(error)) => error.to_string().into(),
@@ -204,11 +165,9 @@ impl<A: Actor<Context = ReplicaContext<A>>> Cell<A> {
             .chain(ctx.waits.extract_if(.., |item| item.owner.is_none()))
             .collect();
         ctx.cancelled.clear();
-        for item in gone {
-            let _ = catch_unwind(AssertUnwindSafe(move || drop(item)));
-        }
+        gone.into_iter().for_each(drop_guarded);
         if let Some(actor) = self.actor.take() {
-            let _ = catch_unwind(AssertUnwindSafe(move || drop(actor))).map_err(panic_text);
+            drop_guarded(actor);
         }
     }
 
@@ -241,8 +200,22 @@ impl<A: Actor<Context = ReplicaContext<A>>> Cell<A> {
         ends
     }
 
+    /// Tells the actor that its replica goes; it cannot refuse.
+    fn user_end(&mut self) {
+        let (ctx, desk) = (&mut self.ctx, Rc::clone(&self.parts.desk));
+        let Some(actor) = &mut self.actor else { return };
+        ctx.state = ActorState::Stopping;
+        let _ = desk.guard(|| actor.stopping(ctx));
+        ctx.state = ActorState::Stopped;
+        let _ = desk.guard(|| actor.stopped(ctx));
+    }
+
     /// One turn; true when there is more to do at once.
     fn turn(&mut self, cx: &mut Context<'_>, lane: &Lane<A>) -> bool {
+        if matches!(self.phase, Phase::Starting | Phase::BackingOff(_)) {
+            // What panics while there is no state puts none in doubt.
+            self.ctx.desk.take_panic();
+        }
         match &mut self.phase {
             Phase::Ended => return false,
             Phase::Starting => self.start(),
@@ -277,13 +250,13 @@ impl<A: Actor<Context = ReplicaContext<A>>> Cell<A> {
         while !ctx.held() && begun < LANE_BUDGET && ctx.desk.running() < lane.concurrency() {
             let Some(job) = lane.pop() else { break };
             begun += 1;
-            let run = AssertUnwindSafe(|| {
+            let run = || {
                 if !job.abandoned() {
                     job.run(actor, ctx);
                 }
-            });
+            };
             // Handlers are guarded inside; this is for a message whose drop panics.
-            if catch_unwind(run).is_err() {
+            if guarded(run).is_err() {
                 ctx.desk.note_panic();
             }
         }
@@ -299,81 +272,12 @@ impl<A: Actor<Context = ReplicaContext<A>>> Cell<A> {
             Some(Command::Drain) => lane.gate.emptied(cx.waker()) && self.ctx.desk.running() == 0,
         };
         if ends && !matches!(self.phase, Phase::Ended) {
-            self.ctx.state = ActorState::Stopped;
-            self.user_stop();
+            self.user_end();
             self.drop_state();
             self.phase = Phase::Ended;
             (self.parts.on_event)(Event::Stopped);
             return true;
         }
         false
-    }
-}
-
-impl<A: Actor<Context = ReplicaContext<A>>> Future for ReplicaTask<A> {
-    type Output = ();
-
-    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
-        let this = self.get_mut();
-        this.core.lane.waker().register(cx.waker());
-        let more = this.core.cell.borrow_mut().turn(cx, &this.core.lane);
-        this.requests.extend(this.core.desk.incoming.take());
-        let mut ended_some = false;
-        while let Poll::Ready(Some(())) = Pin::new(&mut this.requests).poll_next(cx) {
-            ended_some = true;
-        }
-        let desk = &this.core.desk;
-        let cell = this.core.cell.borrow();
-        // A request that ended makes room for one that waits, or leaves futures whose caller has gone;
-        // one that panicked puts the state in doubt.
-        let again = more
-            || !desk.incoming.borrow().is_empty()
-            || desk.has_panicked()
-            || (ended_some
-                && (this.core.lane.waiting() > 0
-                    || this.core.lane.commanded().is_some()
-                    || !cell.ctx.items.is_empty()
-                    || !cell.ctx.waits.is_empty()));
-        let ended = matches!(cell.phase, Phase::Ended);
-        drop(cell);
-        if ended {
-            this.end();
-            return Poll::Ready(());
-        }
-        if again {
-            cx.waker().wake_by_ref();
-        }
-        Poll::Pending
-    }
-}
-
-impl<A: Actor<Context = ReplicaContext<A>>> ReplicaTask<A> {
-    /// Nothing is lost: what waits goes to siblings, what runs is answered as stopped.
-    fn end(&mut self) {
-        if std::mem::replace(&mut self.ended, true) {
-            return;
-        }
-        register::remove(self.place);
-        self.core.lane.close(&ServeError::Stopped);
-        drop(self.core.desk.incoming.take());
-        self.requests.clear();
-        if let Ok(mut cell) = self.core.cell.try_borrow_mut() {
-            cell.ctx.items.clear();
-            cell.ctx.waits.clear();
-            cell.drop_state();
-        }
-    }
-}
-
-impl<A: Actor<Context = ReplicaContext<A>>> Drop for ReplicaTask<A> {
-    fn drop(&mut self) {
-        if self.ended {
-            return;
-        }
-        // The thread ends under it: a lent worker that left, or a runtime that shuts down.
-        self.end();
-        if let Ok(cell) = self.core.cell.try_borrow() {
-            (cell.parts.on_event)(Event::Stopped);
-        }
     }
 }

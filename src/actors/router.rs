@@ -11,7 +11,7 @@ use crate::{
     actors::{
         context::{Desk, ReplicaContext},
         identity::Identity,
-        lane::{Lane, Patience},
+        lane::{Lane, Patience, Stop},
         replica::{Parts, ReplicaTask},
     },
     call::{Call, Gate, Reply, Request},
@@ -47,7 +47,7 @@ impl Router {
     }
 
     /// Starts it on this thread, in a context that rebuilds it when it panics.
-    pub(crate) fn start(self) -> Addr<Self> {
+    pub(crate) fn start(self) -> OwnActor<Self> {
         let directory = self.directory;
         supervise("router", Arc::clone(&directory), move |_| Router { directory: Arc::clone(&directory) })
     }
@@ -77,25 +77,32 @@ impl<M: Request> MessageResponse<Router, Route<M>> for Routed<M> {
             return reply.send(Err(ServeError::ShuttingDown));
         }
         let Route { endpoint, msg } = self.route;
-        self.directory.slot(&endpoint).deliver(Call { msg, meta: Meta::inherit(), reply });
+        match self.directory.find(&endpoint) {
+            Some(slot) => slot.deliver(Call { msg, meta: Meta::inherit(), reply }),
+            None => reply.send(Err(ServeError::UnknownEndpoint(endpoint))),
+        }
     }
 }
+
+/// The address of one of our own actors, and what ends it.
+pub(crate) type OwnActor<A> = (Addr<A>, Arc<dyn Stop>);
 
 /// Starts one of our own actors on this thread in a context that rebuilds it when it panics.
 pub(crate) fn supervise<A: Actor<Context = ReplicaContext<A>>>(
     name: &'static str,
     directory: Arc<Directory>,
     make: impl Fn(&mut ReplicaContext<A>) -> A + Send + Sync + 'static,
-) -> Addr<A> {
+) -> OwnActor<A> {
     let cells = directory.own_actors(name);
+    let lane = Arc::new(Lane::new(Arc::new(Gate::new(usize::MAX)), usize::MAX, None));
     let (task, addr) = ReplicaTask::new(Parts {
         factory: Arc::new(move |ctx: &mut ReplicaContext<A>| Ok(make(ctx))),
-        lane: Arc::new(Lane::new(Arc::new(Gate::new(usize::MAX)), usize::MAX, None)),
+        lane: Arc::clone(&lane),
         identity: Arc::new(Identity::own(name, directory)),
         desk: Rc::new(Desk::new(cells, None)),
         patience: Patience { failures_max: u32::MAX, window: Duration::ZERO, backoff: Duration::ZERO },
         on_event: Box::new(drop),
     });
     drop(tokio::task::spawn_local(task));
-    addr
+    (addr, lane)
 }

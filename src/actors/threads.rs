@@ -9,7 +9,7 @@ use actix::Addr;
 use tokio::sync::mpsc;
 
 use crate::{
-    actors::{build::Start, router::Router},
+    actors::{build::Start, lane::Stop, router::Router},
     meta::thread_token,
     routing::directory::Directory,
 };
@@ -22,6 +22,7 @@ pub(crate) struct ServingThread {
     token: u64,
     starts: mpsc::Sender<Start>,
     router: Addr<Router>,
+    router_stop: Arc<dyn Stop>,
     /// Replicas placed here.
     pub(crate) replicas: AtomicUsize,
 }
@@ -51,13 +52,14 @@ impl Threads {
             return;
         }
         let (starts, mut inbox) = mpsc::channel::<Start>(STARTS_MAX);
-        let router = Router::new(Arc::clone(directory)).start();
+        let (router, router_stop) = Router::new(Arc::clone(directory)).start();
         drop(tokio::task::spawn_local(async move {
             while let Some(start) = inbox.recv().await {
                 start();
             }
         }));
-        threads.push(Arc::new(ServingThread { token, starts, router, replicas: AtomicUsize::new(0) }));
+        let replicas = AtomicUsize::new(0);
+        threads.push(Arc::new(ServingThread { token, starts, router, router_stop, replicas }));
     }
 
     /// The thread with the fewest replicas.
@@ -74,9 +76,10 @@ impl Threads {
         own.or_else(|| threads.iter().find(|thread| thread.alive())).map(|thread| thread.router.clone())
     }
 
-    /// Ends the loops of all threads: no replica starts any more.
+    /// Ends the routers and loops of all threads: no replica starts any more.
     pub(crate) fn clear(&self) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        let threads = std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner));
+        threads.iter().for_each(|thread| thread.router_stop.stop());
     }
 
     pub(crate) fn count(&self) -> usize {

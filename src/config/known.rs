@@ -56,7 +56,7 @@ impl Known {
         let shape = shape.join("/");
         match self.routes.get(&shape) {
             Some(first) => {
-                item.problem(format!("the route {route} matches the same paths as the one at {first}"))
+                item.problem(format!("the route {route} matches the same paths as the one at {first}"));
             }
             None => drop(self.routes.insert(shape, item.place())),
         }

@@ -1,27 +1,20 @@
 //! The ingress: requests on the live routes of a Serve, inside any actix-web app.
 
-use std::{cell::RefCell, collections::HashMap, rc::Rc, sync::Arc};
+use std::{rc::Rc, sync::Arc};
 
-use actix_web::{
-    HttpRequest, HttpResponse,
-    guard::fn_guard,
-    http::{
-        Method, StatusCode,
-        header::{self, HeaderMap, HeaderName, HeaderValue},
-    },
-    web,
-};
-use bytes::{Bytes, BytesMut};
-use futures_util::{Stream, StreamExt};
+use actix_web::{HttpRequest, HttpResponse, guard::fn_guard, web};
 
 use crate::{
     actors::controller::Office,
     error::ServeError,
     handle::Calling,
-    http::{problem, service},
-    http_call::HttpCall,
-    meta::{Meta, RequestId, ShardKey},
-    metrics::{registry::HttpKey, spread::Spread},
+    http::{
+        exchange::{self, Exit, Failure, identified},
+        inference,
+        problem::{self, Reader},
+        service,
+    },
+    meta::RequestId,
     routing::routes::RouteEntry,
     serve::Serve,
 };
@@ -30,14 +23,6 @@ use crate::{
 pub const SHARD_KEY_HEADER: &str = "x-serve-shard-key";
 /// Header that names which of a backend's messages is meant.
 pub const CALL_METHOD_HEADER: &str = "x-serve-call-method";
-/// Header that carries the request id, both ways.
-pub const REQUEST_ID_HEADER: &str = "x-request-id";
-
-// As names, so that a look-up need not parse them.
-static SHARD_KEY: HeaderName = HeaderName::from_static(SHARD_KEY_HEADER);
-static CALL_METHOD: HeaderName = HeaderName::from_static(CALL_METHOD_HEADER);
-static REQUEST_ID: HeaderName = HeaderName::from_static(REQUEST_ID_HEADER);
-static TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 
 /// Largest body taken unless told otherwise: 16 MiB.
 const BODY_BYTES_MAX: usize = 16 * 1024 * 1024;
@@ -62,7 +47,8 @@ impl Default for Ingress {
 impl Ingress {
     /// The routes lie below `prefix`: that of the `web::scope` which it is configured in.
     pub fn within(mut self, prefix: impl AsRef<str>) -> Self {
-        self.prefix = prefix.as_ref().trim_end_matches('/').into();
+        let prefix = prefix.as_ref().trim_matches('/');
+        self.prefix = if prefix.is_empty() { "".into() } else { format!("/{prefix}").into() };
         self
     }
 
@@ -89,6 +75,9 @@ impl Ingress {
 impl Serve {
     /// The routes of this Serve for an actix-web app: `App::new().configure(serve.ingress())`. Endpoints may be
     /// made before or after the app. A request that no route matches goes on to the app's other services.
+    ///
+    /// Give the host's server `HttpServer::h1_allow_half_closed(false)`, as [`Serve::listen`] does: otherwise
+    /// actix-web does not notice that a caller has left, and its handler runs to its end.
     pub fn ingress(&self) -> impl FnOnce(&mut web::ServiceConfig) + Clone + use<> {
         self.ingress_with(Ingress::default())
     }
@@ -102,12 +91,13 @@ impl Serve {
             }
             if ingress.service_routes {
                 service::configure(config, &office);
+                inference::configure(config, &office, ingress.body_bytes_max);
             }
             let site = Rc::new(Site {
+                exit: Exit::new(Arc::clone(&office)),
                 office,
                 prefix: ingress.prefix,
                 body_bytes_max: ingress.body_bytes_max,
-                counts: RefCell::default(),
             });
             let guarded = Rc::clone(&site);
             config.service(
@@ -127,15 +117,8 @@ struct Site {
     office: Arc<Office>,
     prefix: Box<str>,
     body_bytes_max: usize,
-    counts: RefCell<Counts>,
+    exit: Exit,
 }
-
-/// Counters by route, method and status, so that the registry's lock is taken once for each.
-#[derive(Default)]
-struct Counts(HashMap<(usize, Method, u16), (Arc<str>, Arc<Spread>)>);
-
-/// Counters remembered on one thread; routes that come and go must not pile up.
-const COUNTS_MAX: usize = 4096;
 
 impl Site {
     fn path<'a>(&self, path: &'a str) -> Option<&'a str> {
@@ -156,33 +139,11 @@ impl Site {
         };
         // The route went away between guard and here.
         let Some((entry, params)) = found else {
-            return problem::plain(
-                StatusCode::NOT_FOUND,
-                "no_route",
-                "no endpoint has this route",
-                None,
-                &[],
-            );
+            return service::no_route(&request);
         };
-        let mut response = match request_id(request.headers()) {
-            Err(error) => problem::answer(&error, None),
-            Ok(id) => {
-                let text = id.to_string();
-                let mut response = match self.serve(&entry, params, &request, payload, id).await {
-                    Ok(response) => response,
-                    Err(response) => response(Some(&text)),
-                };
-                if let Ok(value) = HeaderValue::try_from(text) {
-                    response.headers_mut().insert(REQUEST_ID.clone(), value);
-                }
-                response
-            }
-        };
-        if self.office.directory.closing() {
-            response.head_mut().set_connection_type(actix_web::http::ConnectionType::Close);
-        }
-        self.count(&entry, request.method(), response.status());
-        response
+        let response =
+            identified(request.headers(), failed, |id| self.serve(&entry, params, &request, payload, id));
+        self.exit.pass(&entry.label, request.method(), response.await)
     }
 
     /// The answer, or what makes it once the request id is known.
@@ -193,111 +154,29 @@ impl Site {
         request: &HttpRequest,
         payload: web::Payload,
         id: RequestId,
-    ) -> Result<HttpResponse, Box<dyn FnOnce(Option<&str>) -> HttpResponse>> {
-        let failed = |error: ServeError| -> Box<dyn FnOnce(Option<&str>) -> HttpResponse> {
-            Box::new(move |id| problem::answer(&error, id))
-        };
-        if !entry.methods.iter().any(|method| *method == request.method().as_str()) {
-            let allow = entry.methods.join(", ");
-            let detail = format!("{} is not allowed here; allowed: {allow}", request.method());
-            return Err(Box::new(move |id| {
-                let status = StatusCode::METHOD_NOT_ALLOWED;
-                let mut response = problem::plain(status, "method_not_allowed", &detail, id, &[]);
-                if let Ok(allow) = HeaderValue::try_from(allow) {
-                    response.headers_mut().insert(header::ALLOW, allow);
-                }
-                response
-            }));
+    ) -> Result<HttpResponse, Failure> {
+        if !entry.allows(request.method().as_str()) {
+            return Err(problem::not_allowed(Reader::Any, request.method(), &entry.allowed()));
         }
-        let body = read_body(request.headers(), payload, self.body_bytes_max).await.map_err(failed)?;
-        let headers = request.headers();
-        let text = |name: &HeaderName| headers.get(name).and_then(|value| value.to_str().ok());
-        let call = HttpCall {
-            method: request.method().clone(),
-            uri: request.uri().clone(),
-            params,
-            headers: if entry.wants_headers { headers.clone() } else { HeaderMap::new() },
-            call_method: text(&CALL_METHOD).map(Into::into),
-            body,
-        };
-        let meta = Meta {
-            request_id: id,
-            deadline: None,
-            trace: text(&TRACEPARENT).filter(|t| t.len() <= crate::meta::ID_BYTES_MAX).map(Into::into),
-            shard_key: text(&SHARD_KEY).map(ShardKey::new),
-        };
-        let answer =
-            Calling::new(entry.slot.call(call, meta), &self.office.directory).await.map_err(failed)?;
-        let mut response = HttpResponse::build(answer.status);
-        for header in answer.headers {
-            response.append_header(header);
-        }
-        Ok(response.body(answer.body))
+        let body =
+            exchange::read_body(request.headers(), payload, self.body_bytes_max).await.map_err(failed)?;
+        let call = exchange::call(request, params, entry.wanted_headers, body);
+        let meta = exchange::meta(request.headers(), id);
+        let directory = &self.office.directory;
+        let answer = Calling::new(entry.slot.call(call, meta), directory).await;
+        let answer = answer.map_err(|error| match error {
+            // Its replicas have gone because everything goes.
+            ServeError::NoReplica { .. } if directory.closing() => failed(ServeError::ShuttingDown),
+            error => failed(error),
+        })?;
+        Ok(exchange::response(answer))
     }
+}
 
-    fn count(&self, entry: &RouteEntry, method: &Method, status: StatusCode) {
-        let mut counts = self.counts.borrow_mut();
-        let key = (Arc::as_ptr(&entry.label).cast::<u8>().addr(), method.clone(), status.as_u16());
-        if let Some((_, count)) = counts.0.get(&key) {
-            return count.add();
-        }
-        if counts.0.len() >= COUNTS_MAX {
-            counts.0.clear();
-        }
-        let count = self.office.metrics.registry.http(HttpKey::new(&entry.label, method, status));
-        count.add();
-        // The label is kept with the counter: its address is the key.
-        counts.0.insert(key, (Arc::clone(&entry.label), count));
-    }
+fn failed(error: ServeError) -> Failure {
+    Box::new(move |id| problem::answer(&error, id))
 }
 
 fn decoded(segment: &str) -> String {
     percent_encoding::percent_decode_str(segment).decode_utf8_lossy().into_owned()
-}
-
-fn request_id(headers: &HeaderMap) -> Result<RequestId, ServeError> {
-    match headers.get(&REQUEST_ID) {
-        None => Ok(RequestId::generate()),
-        Some(value) => RequestId::given(value.to_str().unwrap_or("")),
-    }
-}
-
-/// The whole body, or a refusal as soon as it is known to be too large.
-pub(crate) async fn read_body(
-    headers: &HeaderMap,
-    payload: web::Payload,
-    limit_bytes: usize,
-) -> Result<Bytes, ServeError> {
-    let declared = headers.get(header::CONTENT_LENGTH).and_then(|v| v.to_str().ok()?.parse::<usize>().ok());
-    if declared.is_some_and(|bytes| bytes > limit_bytes) {
-        return Err(ServeError::TooLarge { limit_bytes });
-    }
-    collect(payload, declared, limit_bytes).await
-}
-
-async fn collect<E: std::fmt::Display>(
-    mut chunks: impl Stream<Item = Result<Bytes, E>> + Unpin,
-    declared: Option<usize>,
-    limit_bytes: usize,
-) -> Result<Bytes, ServeError> {
-    let broken = |e: E| ServeError::bad_request(format!("the body could not be read: {e}"));
-    // Most bodies come in one piece, which is then not copied.
-    let Some(first) = chunks.next().await else { return Ok(Bytes::new()) };
-    let first = first.map_err(broken)?;
-    if first.len() > limit_bytes {
-        return Err(ServeError::TooLarge { limit_bytes });
-    }
-    if declared == Some(first.len()) {
-        return Ok(first);
-    }
-    let mut whole = BytesMut::with_capacity(declared.unwrap_or(2 * first.len()));
-    whole.extend_from_slice(&first);
-    while let Some(chunk) = chunks.next().await {
-        let chunk = chunk.map_err(broken)?;
-        if whole.len() + chunk.len() > limit_bytes {
-            return Err(ServeError::TooLarge { limit_bytes });
-        }
-        whole.extend_from_slice(&chunk);
-    }
-    Ok(whole.freeze())
 }

@@ -15,7 +15,7 @@ use crate::{
     backend::{Backend, Batch},
     call::{Answer, Call, Refusal, Request},
     error::ServeError,
-    http_call::{HttpAnswer, HttpCall},
+    http_call::{HttpAnswer, HttpCall, WantedHeaders},
     meta::Meta,
     port::Port,
 };
@@ -145,7 +145,7 @@ impl Port<HttpCall> for MethodPort {
 }
 
 /// Joins the HTTP forms of a backend behind one port.
-fn join(ports: Vec<(Box<str>, Box<dyn Any + Send + Sync>)>) -> Box<dyn Any + Send + Sync> {
+pub(crate) fn join(ports: Vec<(Box<str>, Box<dyn Any + Send + Sync>)>) -> Box<dyn Any + Send + Sync> {
     let ports = ports
         .into_iter()
         .filter_map(|(name, port)| port.downcast::<Arc<dyn Port<HttpCall>>>().ok().map(|port| (name, *port)));
@@ -195,7 +195,7 @@ impl<A: Actor<Context = ReplicaContext<A>>> Backend<A> {
     where
         A: Handler<HttpCall>,
     {
-        self.wants_headers = true;
+        self.wanted_headers = WantedHeaders::All;
         self.form::<Plain<HttpCall>>("http_call", join)
     }
 }

@@ -1,10 +1,16 @@
 //! The HTTP side: ingress on the live routes, JSON and raw forms, the server, errors as problem documents.
 
+mod exchange;
+mod inference;
+#[cfg(feature = "onnx")]
+mod inference_form;
 mod ingress;
 mod json;
 mod problem;
+mod request_id;
 mod server;
 mod service;
 
-pub use ingress::{CALL_METHOD_HEADER, Ingress, REQUEST_ID_HEADER, SHARD_KEY_HEADER};
+pub use ingress::{CALL_METHOD_HEADER, Ingress, SHARD_KEY_HEADER};
+pub use request_id::REQUEST_ID_HEADER;
 pub use server::Listen;

@@ -3,13 +3,13 @@
 use actix_web::{
     HttpResponse, ResponseError,
     http::{
-        StatusCode,
+        Method, StatusCode,
         header::{self, HeaderValue},
     },
 };
 use serde::Serialize;
 
-use crate::error::ServeError;
+use crate::{error::ServeError, http::exchange::Failure};
 
 /// Media type of every error.
 pub(crate) const PROBLEM_JSON: &str = "application/problem+json";
@@ -26,6 +26,18 @@ struct Problem<'a> {
     request_id: Option<&'a str>,
     #[serde(skip_serializing_if = "<[_]>::is_empty")]
     problems: &'a [crate::error::Problem],
+    /// The detail again, for clients of the Open Inference Protocol.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    error: Option<&'a str>,
+}
+
+/// Who reads an error.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Reader {
+    /// Whoever called.
+    Any,
+    /// A client of the Open Inference Protocol, which looks for the field `error`.
+    Inference,
 }
 
 /// The HTTP status of an error.
@@ -59,11 +71,16 @@ fn detail(error: &ServeError) -> String {
 
 /// An error as an HTTP answer.
 pub(crate) fn answer(error: &ServeError, request_id: Option<&str>) -> HttpResponse {
+    answer_to(Reader::Any, error, request_id)
+}
+
+/// An error as an HTTP answer to `reader`.
+pub(crate) fn answer_to(reader: Reader, error: &ServeError, request_id: Option<&str>) -> HttpResponse {
     let problems = match error {
         ServeError::InvalidConfig(problems) => problems.as_slice(),
         _ => &[],
     };
-    let mut response = plain(status(error), error.code(), &detail(error), request_id, problems);
+    let mut response = document(reader, status(error), error.code(), &detail(error), request_id, problems);
     if let ServeError::Overloaded { .. } = error {
         response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
     }
@@ -78,9 +95,36 @@ pub(crate) fn plain(
     request_id: Option<&str>,
     problems: &[crate::error::Problem],
 ) -> HttpResponse {
+    document(Reader::Any, status, code, detail, request_id, problems)
+}
+
+/// 405, once the request id is known.
+pub(crate) fn not_allowed(reader: Reader, method: &Method, allowed: &[&str]) -> Failure {
+    let allow = allowed.join(", ");
+    let detail = format!("{method} is not allowed here; allowed: {allow}");
+    Box::new(move |id| {
+        let status = StatusCode::METHOD_NOT_ALLOWED;
+        let mut response = document(reader, status, "method_not_allowed", &detail, id, &[]);
+        if let Ok(allow) = HeaderValue::try_from(allow) {
+            response.headers_mut().insert(header::ALLOW, allow);
+        }
+        response
+    })
+}
+
+/// The document itself, for `reader`.
+pub(crate) fn document(
+    reader: Reader,
+    status: StatusCode,
+    code: &str,
+    detail: &str,
+    request_id: Option<&str>,
+    problems: &[crate::error::Problem],
+) -> HttpResponse {
     let title = status.canonical_reason().unwrap_or("Error");
-    let body =
-        Problem { kind: "about:blank", title, status: status.as_u16(), code, detail, request_id, problems };
+    let error = (reader == Reader::Inference).then_some(detail);
+    let (kind, number) = ("about:blank", status.as_u16());
+    let body = Problem { kind, title, status: number, code, detail, request_id, problems, error };
     // A struct of strings and numbers always has a JSON form.
     HttpResponse::build(status).content_type(PROBLEM_JSON).body(serde_json::to_vec(&body).unwrap_or_default())
 }

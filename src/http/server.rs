@@ -2,12 +2,12 @@
 
 use std::{net::SocketAddr, num::NonZeroUsize, sync::PoisonError, time::Duration};
 
-use actix_web::{App, HttpServer, dev::ServerHandle, http::StatusCode, web};
+use actix_web::{App, HttpRequest, HttpServer, dev::ServerHandle, web};
 use tokio::sync::oneshot;
 
 use crate::{
     error::ServeError,
-    http::{ingress::Ingress, problem, service},
+    http::{ingress::Ingress, service},
     metrics::registry::HttpKey,
     serve::Serve,
 };
@@ -59,7 +59,7 @@ impl Serve {
     ///
     /// # Errors
     /// [`ServeError::Internal`] when the address is in use or cannot be bound, or when this Serve runs on the
-    /// current thread alone.
+    /// current thread alone; [`ServeError::ShuttingDown`] after a shutdown.
     pub async fn listen(&self, listen: Listen) -> Result<SocketAddr, ServeError> {
         let mut ingress = Ingress::default().service_routes().lend_workers();
         if let Some(bytes) = listen.body_bytes_max {
@@ -74,16 +74,12 @@ impl Serve {
         let app = move || {
             let configure = configure.clone();
             let office = std::sync::Arc::clone(&office);
-            App::new().configure(configure).default_service(web::to(
-                move |request: actix_web::HttpRequest| {
-                    let status = StatusCode::NOT_FOUND;
-                    let key = HttpKey::new(&"unmatched".into(), request.method(), status);
-                    office.metrics.registry.http(key).add();
-                    let detail =
-                        format!("no endpoint has the route {}; /-/routes lists them", request.path());
-                    std::future::ready(problem::plain(status, "no_route", &detail, None, &[]))
-                },
-            ))
+            App::new().configure(configure).default_service(web::to(move |request: HttpRequest| {
+                let response = service::no_route(&request);
+                let key = HttpKey::new(&"unmatched".into(), request.method(), response.status());
+                office.metrics.registry.http(key).add();
+                std::future::ready(response)
+            }))
         };
         let address = self.run(&listen, workers, app).await?;
         let until = tokio::time::Instant::now() + WORKERS_READY;
@@ -91,7 +87,7 @@ impl Serve {
             if tokio::time::Instant::now() > until {
                 return Err(ServeError::Internal("the HTTP workers did not start".into()));
             }
-            tokio::time::sleep(Duration::from_millis(1)).await;
+            self.0.office.directory.timed(|| tokio::time::sleep(Duration::from_millis(1))).await;
         }
         Ok(address)
     }
@@ -105,15 +101,7 @@ impl Serve {
         let app = move || {
             let office = std::sync::Arc::clone(&office);
             App::new().configure(move |config| service::configure(config, &office)).default_service(web::to(
-                || {
-                    std::future::ready(problem::plain(
-                        StatusCode::NOT_FOUND,
-                        "no_route",
-                        "no such route",
-                        None,
-                        &[],
-                    ))
-                },
+                |request: HttpRequest| std::future::ready(service::no_route(&request)),
             ))
         };
         self.run(&listen, 1, app).await
@@ -131,6 +119,9 @@ impl Serve {
             > + 'static,
         B: actix_web::body::MessageBody + 'static,
     {
+        if self.0.office.directory.closing() {
+            return Err(ServeError::ShuttingDown);
+        }
         let Some(arbiter) = self.arbiter() else {
             return Err(ServeError::Internal(
                 "a Serve on the current thread has no server of its own".into(),

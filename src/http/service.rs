@@ -2,30 +2,49 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use actix_web::{HttpResponse, http::StatusCode, web};
+use actix_web::{
+    HttpRequest, HttpResponse,
+    http::{Method, StatusCode},
+    web,
+};
 
-use crate::{actors::controller::Office, http::problem, serve};
+use crate::{
+    actors::controller::Office,
+    http::{
+        problem::{self, Reader},
+        request_id::with_id,
+    },
+    serve,
+};
 
 /// Media type of the Prometheus text format.
 const PROMETHEUS: &str = "text/plain; version=0.0.4; charset=utf-8";
 
 /// Adds `/-/routes`, `/-/healthz`, `/-/readyz` and `/metrics`.
 pub(crate) fn configure(config: &mut web::ServiceConfig, office: &Arc<Office>) {
-    let routes = Arc::clone(office);
-    config.route("/-/routes", web::get().to(move || std::future::ready(list(&routes))));
-    config.route("/-/healthz", web::get().to(|| std::future::ready(HttpResponse::Ok().body("success"))));
-    let ready = Arc::clone(office);
-    config.route("/-/readyz", web::get().to(move || std::future::ready(readiness(&ready))));
-    let metrics = Arc::clone(office);
-    config.route(
-        "/metrics",
-        web::get().to(move || {
-            let text = metrics.metrics.render(&metrics.directory.own_restarts());
-            std::future::ready(HttpResponse::Ok().content_type(PROMETHEUS).body(text))
-        }),
-    );
-    #[cfg(feature = "onnx")]
-    let _ = office;
+    add(config, "/-/routes", office, |office, _| list(office));
+    add(config, "/-/healthz", office, |_, _| HttpResponse::Ok().body("success"));
+    add(config, "/-/readyz", office, readiness);
+    add(config, "/metrics", office, |office, _| {
+        let text = office.metrics.render(&office.directory.own_restarts());
+        HttpResponse::Ok().content_type(PROMETHEUS).body(text)
+    });
+}
+
+/// One route for GET and HEAD; `answer` gets the request's id.
+fn add(
+    config: &mut web::ServiceConfig,
+    path: &str,
+    office: &Arc<Office>,
+    answer: fn(&Office, &str) -> HttpResponse,
+) {
+    let office = Arc::clone(office);
+    config.service(web::resource(path).to(move |request: HttpRequest| {
+        std::future::ready(with_id(&request, |id| match *request.method() {
+            Method::GET | Method::HEAD => answer(&office, id),
+            _ => problem::not_allowed(Reader::Any, request.method(), &["GET", "HEAD"])(Some(id)),
+        }))
+    }));
 }
 
 /// `{route: [endpoint, [methods]]}`.
@@ -36,17 +55,29 @@ fn list(office: &Office) -> HttpResponse {
     HttpResponse::Ok().json(routes)
 }
 
-fn readiness(office: &Office) -> HttpResponse {
-    let unready =
-        |detail: &str| problem::plain(StatusCode::SERVICE_UNAVAILABLE, "not_ready", detail, None, &[]);
-    if office.directory.closing() {
-        return unready("the service is shutting down");
-    }
-    match serve::ready(office) {
+fn readiness(office: &Office, id: &str) -> HttpResponse {
+    match ready(office) {
         Ok(()) => HttpResponse::Ok().body("ready"),
-        Err(waiting) => {
-            let names: Vec<_> = waiting.iter().map(|name| name.as_str()).collect();
-            unready(&format!("no replica is ready behind: {}", names.join(", ")))
-        }
+        Err(why) => problem::plain(StatusCode::SERVICE_UNAVAILABLE, "not_ready", &why, Some(id), &[]),
     }
+}
+
+/// Whether every endpoint can be served; otherwise why not.
+pub(crate) fn ready(office: &Office) -> Result<(), String> {
+    if office.directory.closing() {
+        return Err("the service is shutting down".into());
+    }
+    if office.directory.preparing() {
+        return Err("the service is still starting".into());
+    }
+    serve::ready(office).map_err(|waiting| {
+        let names: Vec<_> = waiting.iter().map(|name| name.as_str()).collect();
+        format!("no replica is ready behind: {}", names.join(", "))
+    })
+}
+
+/// What a listener of our own says to a path that nothing stands behind.
+pub(crate) fn no_route(request: &HttpRequest) -> HttpResponse {
+    let detail = format!("no endpoint has the route {}; /-/routes lists them", request.path());
+    with_id(request, |id| problem::plain(StatusCode::NOT_FOUND, "no_route", &detail, Some(id), &[]))
 }

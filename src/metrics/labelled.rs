@@ -23,7 +23,8 @@ impl Labelled {
     }
 
     fn key(&self, key: &Key) -> Key {
-        let labels = self.labels.iter().cloned().chain(key.labels().cloned()).collect::<Vec<_>>();
+        // Of two labels with one name the exporter keeps the last: ours.
+        let labels = key.labels().chain(&self.labels).cloned().collect::<Vec<_>>();
         Key::from_parts(key.name().to_owned(), labels)
     }
 }

@@ -141,7 +141,7 @@ fn what_tritonclient_sends_is_understood() {
 fn outputs_are_selected_in_order_and_unknown_ones_refused() {
     let named = |name: &str| RequestedOutput { name: name.into(), form: None };
     let made = || ["a", "b", "c"].map(|name| Tensor::new(name, [1], vec![0_u8]).unwrap()).to_vec();
-    let selection = |names: &[&str]| crate::oip::OutputSelection {
+    let selection = |names: &[&str]| OutputSelection {
         outputs: names.iter().map(|name| named(name)).collect(),
         default: Form::Json,
     };

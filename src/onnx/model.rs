@@ -161,6 +161,14 @@ impl OnnxModel {
         batch_axis(&self.source.inputs, &self.source.outputs).0
     }
 
+    /// `inputs` in the model's order, once they are known to fit.
+    pub(super) fn in_order(&self, mut inputs: Vec<Tensor>) -> Result<Vec<Tensor>, ServeError> {
+        let ports = &self.source.inputs;
+        match_inputs(ports, &inputs)?;
+        inputs.sort_by_key(|input| ports.iter().position(|port| *port.name == *input.name()));
+        Ok(inputs)
+    }
+
     /// Runs it once on `inputs`, in any order; answers every output, in the model's order.
     ///
     /// # Errors

@@ -2,27 +2,49 @@
 
 use std::{
     any::{Any, TypeId},
-    sync::Arc,
+    sync::{Arc, OnceLock},
     time::Duration,
 };
 
 use crate::{
-    actors::lane::Home,
+    call::Request,
+    error::ServeError,
+    http_call::WantedHeaders,
     ids::BackendName,
+    oip::ModelMetadata,
+    port::Home,
+    port::Port,
     routing::backend_port::{AnyBackendPort, ReplicaPorts},
 };
 
 /// Every message type that one backend takes, and the ports over its replicas.
 pub(crate) struct BackendRoutes {
     pub(crate) name: BackendName,
-    /// Whether it asks for all headers of an HTTP request.
-    pub(crate) wants_headers: bool,
+    /// Headers that it asks for in an HTTP request.
+    pub(crate) wanted_headers: WantedHeaders,
+    /// Set for inference models: what is known of the model once it is loaded.
+    pub(crate) model: Option<Arc<OnceLock<ModelMetadata>>>,
     ports: Vec<Box<dyn AnyBackendPort>>,
 }
 
 impl BackendRoutes {
-    pub(crate) fn new(name: BackendName, wants_headers: bool, ports: Vec<Box<dyn AnyBackendPort>>) -> Self {
-        Self { name, wants_headers, ports }
+    pub(crate) fn new(
+        name: BackendName,
+        wanted_headers: WantedHeaders,
+        model: Option<Arc<OnceLock<ModelMetadata>>>,
+        ports: Vec<Box<dyn AnyBackendPort>>,
+    ) -> Self {
+        Self { name, wanted_headers, model, ports }
+    }
+
+    /// The port over all replicas for messages `M`.
+    pub(crate) fn port_of<M: Request>(&self) -> Result<&Arc<dyn Port<M>>, ServeError> {
+        let port = self.port(TypeId::of::<M>()).and_then(|port| port.downcast_ref());
+        port.ok_or_else(|| ServeError::NotTaken {
+            backend: self.name.clone(),
+            message: std::any::type_name::<M>().into(),
+            takes: self.takes(),
+        })
     }
 
     /// Types of the messages it takes, for people.

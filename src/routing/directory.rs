@@ -8,16 +8,14 @@ use std::{
     },
 };
 
-use crate::{
-    call::Request, error::ServeError, handle::Handle, ids::EndpointName, metrics::cells::ReplicaCells,
-    routing::endpoint::EndpointSlot,
-};
+use crate::{ids::EndpointName, metrics::cells::ReplicaCells, routing::endpoint::EndpointSlot};
 
 /// All endpoints of one Serve by name, and whether it still takes calls.
 #[derive(Default)]
 pub(crate) struct Directory {
     slots: RwLock<HashMap<EndpointName, Arc<EndpointSlot>>>,
     closing: AtomicBool,
+    preparing: AtomicBool,
     timers: std::sync::OnceLock<tokio::runtime::Handle>,
     own_actors: Mutex<BTreeMap<&'static str, Arc<ReplicaCells>>>,
 }
@@ -25,30 +23,25 @@ pub(crate) struct Directory {
 impl Directory {
     /// The slot of a name, made when it is new: an endpoint may appear after its handles.
     pub(crate) fn slot(&self, name: &EndpointName) -> Arc<EndpointSlot> {
-        if let Some(slot) = self.slots.read().unwrap_or_else(PoisonError::into_inner).get(name) {
-            return Arc::clone(slot);
+        if let Some(slot) = self.find(name) {
+            return slot;
         }
         let mut slots = self.slots.write().unwrap_or_else(PoisonError::into_inner);
         Arc::clone(slots.entry(name.clone()).or_insert_with(|| Arc::new(EndpointSlot::new(name.clone()))))
     }
 
-    /// A handle to an endpoint that exists and takes `M`.
-    pub(crate) fn handle<M: Request>(self: &Arc<Self>, endpoint: &str) -> Result<Handle<M>, ServeError> {
-        let name = EndpointName::new(endpoint)?;
-        let slots = self.slots.read().unwrap_or_else(PoisonError::into_inner);
-        let slot = slots.get(&name).cloned().ok_or(ServeError::UnknownEndpoint(name))?;
-        drop(slots);
-        slot.check::<M>()?;
-        Ok(Handle::new(slot, Arc::clone(self)))
+    /// The slot of a name that somebody has made.
+    pub(crate) fn find(&self, name: &EndpointName) -> Option<Arc<EndpointSlot>> {
+        self.slots.read().unwrap_or_else(PoisonError::into_inner).get(name).cloned()
     }
 
-    /// A handle to an endpoint that may appear later.
-    pub(crate) fn later<M: Request>(self: &Arc<Self>, endpoint: &str) -> Result<Handle<M>, ServeError> {
-        let slot = self.slot(&EndpointName::new(endpoint)?);
-        if slot.exists() {
-            slot.check::<M>()?;
-        }
-        Ok(Handle::new(slot, Arc::clone(self)))
+    /// Whether what shall be served is still being made, so that nobody is told that all is ready.
+    pub(crate) fn set_preparing(&self, preparing: bool) {
+        self.preparing.store(preparing, Ordering::Release);
+    }
+
+    pub(crate) fn preparing(&self) -> bool {
+        self.preparing.load(Ordering::Acquire)
     }
 
     /// From now on calls that are not part of a running request are refused.
@@ -78,7 +71,10 @@ impl Directory {
         let _ = self.timers.set(runtime);
     }
 
-    pub(crate) fn timers(&self) -> Option<&tokio::runtime::Handle> {
-        self.timers.get()
+    /// Makes a timer that works in any executor: without a runtime of the caller's own, the Serve's drives it.
+    pub(crate) fn timed<T>(&self, make: impl FnOnce() -> T) -> T {
+        let own = tokio::runtime::Handle::try_current().is_err().then(|| self.timers.get()).flatten();
+        let _entered = own.map(tokio::runtime::Handle::enter);
+        make()
     }
 }

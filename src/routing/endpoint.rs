@@ -1,14 +1,14 @@
 //! One endpoint: its name, which never moves, and what it means now, swapped whole.
 
-use std::{any::TypeId, sync::Arc};
+use std::sync::Arc;
 
 use arc_swap::ArcSwapOption;
 use rand::RngExt;
 
 use crate::{
-    actors::lane::Home,
     call::{Answer, Call, Refusal, Request},
     error::ServeError,
+    http_call::WantedHeaders,
     ids::EndpointName,
     meta::{Meta, with_rng},
     metrics::spread::Spread,
@@ -53,26 +53,18 @@ impl EndpointState {
         };
         let backend = &self.backends[i];
         backend.requests.add();
-        port_of::<M>(&backend.routes)
+        backend.routes.port_of::<M>()
     }
 
-    /// Whether a backend of the policy asks for all HTTP headers.
-    pub(crate) fn wants_headers(&self) -> bool {
-        self.backends.iter().any(|backend| backend.routes.wants_headers)
+    /// HTTP headers that the backends of the policy ask for.
+    pub(crate) fn wanted_headers(&self) -> WantedHeaders {
+        self.backends.iter().map(|backend| backend.routes.wanted_headers).max().unwrap_or_default()
     }
 
     /// Whether every backend of the policy takes `M`.
     pub(crate) fn check<M: Request>(&self) -> Result<(), ServeError> {
-        self.backends.iter().try_for_each(|backend| port_of::<M>(&backend.routes).map(drop))
+        self.backends.iter().try_for_each(|backend| backend.routes.port_of::<M>().map(drop))
     }
-}
-
-fn port_of<M: Request>(routes: &BackendRoutes) -> Result<&Arc<dyn Port<M>>, ServeError> {
-    routes.port(TypeId::of::<M>()).and_then(|port| port.downcast_ref()).ok_or_else(|| ServeError::NotTaken {
-        backend: routes.name.clone(),
-        message: std::any::type_name::<M>().into(),
-        takes: routes.takes(),
-    })
 }
 
 impl EndpointSlot {
@@ -112,18 +104,20 @@ impl EndpointSlot {
 
     /// Routes a call that brings its reply; a refusal goes there.
     pub(crate) fn deliver<M: Request>(&self, call: Call<M>) {
-        let refused = match &*self.state.load() {
-            None => Err((call.reply, ServeError::UnknownEndpoint(self.name.clone()))),
-            Some(state) => match state.pick::<M>() {
-                Err(why) => Err((call.reply, why)),
-                Ok(port) => match port.deliver(call, false) {
-                    Err(Refusal { reply: Some(reply), why, .. }) => Err((reply, why)),
-                    _ => Ok(()),
-                },
-            },
+        let state = self.state.load();
+        let port = match &*state {
+            None => Err(ServeError::UnknownEndpoint(self.name.clone())),
+            Some(state) => state.pick::<M>(),
         };
-        if let Err((reply, why)) = refused {
-            reply.send(Err(why));
+        // Answered before the message is dropped, which may panic.
+        match port {
+            Err(why) => call.reply.send(Err(why)),
+            Ok(port) => {
+                if let Err(Refusal { reply: Some(reply), why, msg, .. }) = port.deliver(call, false) {
+                    reply.send(Err(why));
+                    drop(msg);
+                }
+            }
         }
     }
 }

@@ -4,4 +4,5 @@ pub(crate) mod backend_port;
 pub(crate) mod backend_routes;
 pub(crate) mod directory;
 pub(crate) mod endpoint;
+pub(crate) mod models;
 pub(crate) mod routes;

@@ -7,7 +7,7 @@ use arc_swap::{ArcSwap, Guard};
 use crate::{
     endpoint::Checked,
     error::ServeError,
-    http_call::HttpCall,
+    http_call::{HttpCall, WantedHeaders},
     ids::EndpointName,
     route::{RoutePattern, RouteTable},
     routing::endpoint::{EndpointSlot, EndpointState},
@@ -20,8 +20,28 @@ pub(crate) struct RouteEntry {
     pub(crate) methods: Arc<[&'static str]>,
     /// The pattern's text: the metric label.
     pub(crate) label: Arc<str>,
-    /// Whether a backend behind it asks for all headers.
-    pub(crate) wants_headers: bool,
+    /// Headers that the backends behind it ask for.
+    pub(crate) wanted_headers: WantedHeaders,
+}
+
+impl RouteEntry {
+    /// Whether the endpoint answers to `method`. As everywhere on the web, GET brings HEAD along.
+    pub(crate) fn allows(&self, method: &str) -> bool {
+        let method = if method == "HEAD" && self.methods.contains(&"GET") { "GET" } else { method };
+        self.methods.contains(&method)
+    }
+
+    /// Every method it answers to, for the header `Allow`.
+    pub(crate) fn allowed(&self) -> Vec<&'static str> {
+        let mut allowed = Vec::new();
+        for method in &*self.methods {
+            allowed.push(*method);
+            if *method == "GET" && !self.methods.contains(&"HEAD") {
+                allowed.push("HEAD");
+            }
+        }
+        allowed
+    }
 }
 
 /// The live HTTP routes; readers see one whole table, a change swaps it.
@@ -51,7 +71,7 @@ impl Routes {
             slot: Arc::clone(slot),
             methods: endpoint.methods.as_slice().into(),
             label: route.as_str().into(),
-            wants_headers: state.wants_headers(),
+            wanted_headers: state.wanted_headers(),
         };
         let _one = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
         let mut table = RouteTable::clone(&self.table.load());

@@ -1,0 +1,98 @@
+//! The port of a batched replica, and a call on its way into the Batcher's queue.
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use crate::{
+    actors::{
+        batcher::{Batcher, Waiter},
+        context::ReplicaContext,
+        execute::Form,
+        lane::{Job, Lane},
+        lane_port::turn_away,
+    },
+    call::{Call, Gate, Permit, Refusal},
+    error::ServeError,
+    ids::BackendName,
+    port::{Home, Port},
+};
+
+/// The port of a batched replica: calls for `F::Outer` wait in its Batcher.
+pub(crate) struct BatchPort<F: Form> {
+    backend: BackendName,
+    lane: Arc<Lane<Batcher<F::Inner>>>,
+    /// The replica's gate, which also counts what waits here.
+    gate: Arc<Gate>,
+}
+
+impl<F: Form> BatchPort<F> {
+    pub(crate) fn new(backend: BackendName, lane: Arc<Lane<Batcher<F::Inner>>>, gate: Arc<Gate>) -> Self {
+        Self { backend, lane, gate }
+    }
+}
+
+impl<F: Form> Port<F::Outer> for BatchPort<F> {
+    fn deliver(&self, call: Call<F::Outer>, admitted: bool) -> Result<(), Refusal<F::Outer>> {
+        let refuse = |call: Call<F::Outer>, why| {
+            Err(Refusal { msg: call.msg, meta: call.meta, reply: Some(call.reply), why })
+        };
+        let permit = if admitted { Some(self.gate.permit_anyway()) } else { self.gate.permit() };
+        let Some(permit) = permit else {
+            let why = ServeError::Overloaded { backend: self.backend.clone(), limit: self.gate.limit() };
+            return refuse(call, why);
+        };
+        let job = TakeJob::<F> { call, permit, since: tokio::time::Instant::now().into_std() };
+        self.lane.push::<TakeJob<F>>(Box::new(job)).or_else(|job| refuse(job.call, ServeError::Stopped))
+    }
+
+    fn load(&self) -> usize {
+        self.gate.load()
+    }
+
+    fn concurrency(&self) -> usize {
+        self.gate.limit()
+    }
+
+    fn thread(&self) -> u64 {
+        self.lane.place().map_or(0, |(thread, _)| thread)
+    }
+}
+
+/// A call on its way to a Batcher.
+struct TakeJob<F: Form> {
+    call: Call<F::Outer>,
+    permit: Permit,
+    since: Instant,
+}
+
+impl<F: Form> Job<Batcher<F::Inner>> for TakeJob<F> {
+    fn abandoned(&self) -> bool {
+        self.call.reply.is_closed()
+    }
+
+    fn run(self: Box<Self>, batcher: &mut Batcher<F::Inner>, ctx: &mut ReplicaContext<Batcher<F::Inner>>) {
+        let Self { call: Call { msg, meta, reply }, permit, since } = *self;
+        match ctx.desk.guard(|| F::open(msg)) {
+            Ok(Ok(msg)) => {
+                let reply = F::inner_reply(reply);
+                batcher.bench.queue().push_back(Waiter { call: Call { msg, meta, reply }, permit, since });
+            }
+            Ok(Err(error)) => {
+                batcher.bench.cells.answered(Duration::ZERO, true);
+                reply.send(Err(error));
+            }
+            Err(message) => {
+                batcher.bench.cells.answered(Duration::ZERO, true);
+                reply.send(Err(ServeError::Panicked { message }));
+            }
+        }
+    }
+
+    fn turn_away(self: Box<Self>, home: Option<&dyn Home>, why: ServeError) {
+        let Self { call, permit, .. } = *self;
+        drop(permit);
+        turn_away(call, home, why);
+    }
+}

@@ -1,0 +1,164 @@
+//! Backends are made, changed and deleted.
+
+use std::{collections::btree_map::Entry, sync::Arc, time::Duration};
+
+use actix::{Handler, Message, ResponseFuture};
+use tokio::sync::oneshot;
+
+use crate::{
+    actors::{
+        build::Code,
+        controller::{Controller, Outcome, refuse, wait},
+        fleet::BackendEntry,
+    },
+    config::{BackendConfig, BackendUpdate},
+    error::ServeError,
+    ids::BackendName,
+};
+
+/// Make a backend.
+#[derive(Message)]
+#[rtype(result = "Outcome")]
+pub(crate) struct CreateBackend {
+    pub(crate) name: BackendName,
+    pub(crate) code: Arc<dyn Code>,
+    pub(crate) config: BackendConfig,
+}
+
+impl Handler<CreateBackend> for Controller {
+    type Result = ResponseFuture<Outcome>;
+    fn handle(
+        &mut self,
+        CreateBackend { name, code, config }: CreateBackend,
+        ctx: &mut Self::Context,
+    ) -> Self::Result {
+        if let Err(why) = code.check(&config) {
+            return refuse(why);
+        }
+        let (tx, rx) = oneshot::channel();
+        let metrics = self.office.metrics.registry.backend(&name);
+        match self.office.fleet().backends.entry(name.clone()) {
+            Entry::Occupied(_) => {
+                return refuse(ServeError::AlreadyExists { what: "backend", name: name.as_str().into() });
+            }
+            Entry::Vacant(place) => {
+                let routes = Arc::new(code.routes(name.clone(), &metrics.refused));
+                self.office.models.add(&routes);
+                place.insert(BackendEntry {
+                    routes,
+                    code,
+                    config,
+                    before: None,
+                    changed: tokio::time::Instant::now(),
+                    look_again: None,
+                    replicas: Vec::new(),
+                    metrics,
+                    generation: 0,
+                    created: false,
+                    deleting: false,
+                    failure: None,
+                    last_error: None,
+                    failed_replacements: 0,
+                    waiters: vec![tx],
+                });
+            }
+        }
+        self.reconcile(&name, ctx);
+        wait(rx)
+    }
+}
+
+/// Change some options of a backend.
+#[derive(Message)]
+#[rtype(result = "Outcome")]
+pub(crate) struct UpdateBackend {
+    pub(crate) name: BackendName,
+    pub(crate) update: BackendUpdate,
+}
+
+impl Handler<UpdateBackend> for Controller {
+    type Result = ResponseFuture<Outcome>;
+    fn handle(
+        &mut self,
+        UpdateBackend { name, update }: UpdateBackend,
+        ctx: &mut Self::Context,
+    ) -> Self::Result {
+        let (tx, rx) = oneshot::channel();
+        {
+            let mut fleet = self.office.fleet();
+            let Some(entry) = fleet.backends.get_mut(&name).filter(|entry| !entry.deleting) else {
+                return refuse(ServeError::UnknownBackend(name));
+            };
+            let config = match entry.config.updated(&update).and_then(|c| entry.code.check(&c).map(|()| c)) {
+                Ok(config) => config,
+                Err(why) => return refuse(why),
+            };
+            if let Err(why) = in_place(&entry.config, &config) {
+                return refuse(why);
+            }
+            // A newer change ends the wait for an older one.
+            entry.answer(&Ok(()));
+            let before = std::mem::replace(&mut entry.config, config);
+            entry.before = Some(before);
+            entry.changed = tokio::time::Instant::now();
+            entry.waiters.push(tx);
+        }
+        self.reconcile(&name, ctx);
+        wait(rx)
+    }
+}
+
+/// Options that only a new replica can follow.
+fn in_place(old: &BackendConfig, new: &BackendConfig) -> Outcome {
+    let fixed = [
+        ("placement", old.placement == new.placement),
+        ("num_threads", old.num_threads == new.num_threads),
+        ("max_batch_size", old.max_batch_size.is_some() == new.max_batch_size.is_some()),
+        ("idempotent", old.idempotent == new.idempotent),
+        ("restart", old.restart == new.restart),
+    ];
+    match fixed.iter().find(|(_, same)| !same) {
+        None => Ok(()),
+        Some((option, _)) => Err(ServeError::invalid(
+            *option,
+            "it cannot be changed (max_batch_size: switched on or off) while replicas run; delete the backend and create it again",
+        )),
+    }
+}
+
+/// Drain a backend and forget it.
+#[derive(Message)]
+#[rtype(result = "Outcome")]
+pub(crate) struct DeleteBackend {
+    pub(crate) name: BackendName,
+    pub(crate) force: bool,
+}
+
+impl Handler<DeleteBackend> for Controller {
+    type Result = ResponseFuture<Outcome>;
+    fn handle(
+        &mut self,
+        DeleteBackend { name, force }: DeleteBackend,
+        ctx: &mut Self::Context,
+    ) -> Self::Result {
+        let (tx, rx) = oneshot::channel();
+        {
+            let mut fleet = self.office.fleet();
+            let user = fleet.endpoints.iter().find(|(_, e)| e.declared.traffic.weight(&name).is_some());
+            if let Some((endpoint, _)) = user {
+                return refuse(ServeError::InUse { backend: name, endpoint: endpoint.clone() });
+            }
+            let Some(entry) = fleet.backends.get_mut(&name) else {
+                return refuse(ServeError::UnknownBackend(name));
+            };
+            entry.answer(&Err(ServeError::UnknownBackend(name.clone())));
+            entry.deleting = true;
+            entry.waiters.push(tx);
+            if force {
+                entry.config.graceful_shutdown_timeout = Duration::from_millis(1);
+            }
+        }
+        self.reconcile(&name, ctx);
+        wait(rx)
+    }
+}

@@ -1,0 +1,131 @@
+//! The loop of one replica on its thread: its turns, its requests' futures, and its end.
+
+use std::{
+    cell::RefCell,
+    collections::VecDeque,
+    future::Future,
+    pin::Pin,
+    rc::Rc,
+    sync::Arc,
+    task::{Context, Poll},
+};
+
+use actix::{
+    Actor,
+    dev::{Mailbox, channel::channel},
+};
+use futures_util::{future::LocalBoxFuture, stream::FuturesUnordered, stream::Stream};
+
+use crate::{
+    actors::{
+        context::ReplicaContext,
+        register,
+        replica::{Cell, Core, Event, Parts, Phase},
+    },
+    error::ServeError,
+    guard::drop_guarded,
+};
+
+/// The loop of one actor; ends when the actor has stopped.
+pub(crate) struct ReplicaTask<A: Actor<Context = ReplicaContext<A>>> {
+    core: Rc<Core<A>>,
+    requests: FuturesUnordered<LocalBoxFuture<'static, ()>>,
+    place: usize,
+    ended: bool,
+}
+
+impl<A: Actor<Context = ReplicaContext<A>>> ReplicaTask<A> {
+    /// Puts an actor on this thread; it lives while the returned future is polled.
+    pub(crate) fn new(parts: Parts<A>) -> (Self, actix::Addr<A>) {
+        let (tx, rx) = channel(0);
+        let addr = actix::Addr::new(tx);
+        let ctx = ReplicaContext::new(addr.clone(), Rc::clone(&parts.desk), Arc::clone(&parts.identity));
+        let core = Rc::new(Core {
+            lane: Arc::clone(&parts.lane),
+            desk: Rc::clone(&parts.desk),
+            cell: RefCell::new(Cell {
+                actor: None,
+                ctx,
+                mailbox: Mailbox::new(rx),
+                phase: Phase::Starting,
+                failures: VecDeque::new(),
+                rebuilding: false,
+                parts,
+            }),
+        });
+        let place = register::add(Rc::clone(&core) as Rc<dyn std::any::Any>);
+        core.lane.settle(crate::meta::thread_token(), place);
+        (Self { core, requests: FuturesUnordered::new(), place, ended: false }, addr)
+    }
+}
+
+impl<A: Actor<Context = ReplicaContext<A>>> Future for ReplicaTask<A> {
+    type Output = ();
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        let this = self.get_mut();
+        this.core.lane.waker().register(cx.waker());
+        let more = this.core.cell.borrow_mut().turn(cx, &this.core.lane);
+        this.requests.extend(this.core.desk.incoming.take());
+        let desk = &this.core.desk;
+        let mut ended_some = false;
+        // A panic is followed by its rebuild before the next one can happen.
+        while !desk.has_panicked()
+            && let Poll::Ready(Some(())) = Pin::new(&mut this.requests).poll_next(cx)
+        {
+            ended_some = true;
+        }
+        let cell = this.core.cell.borrow();
+        // A request that ended makes room for one that waits, or leaves futures whose caller has gone;
+        // one that panicked puts the state in doubt.
+        let again = more
+            || !desk.incoming.borrow().is_empty()
+            || desk.has_panicked()
+            || (ended_some
+                && (this.core.lane.waiting() > 0
+                    || this.core.lane.commanded().is_some()
+                    || !cell.ctx.items.is_empty()
+                    || !cell.ctx.waits.is_empty()));
+        let ended = matches!(cell.phase, Phase::Ended);
+        drop(cell);
+        if ended {
+            this.end();
+            return Poll::Ready(());
+        }
+        if again {
+            cx.waker().wake_by_ref();
+        }
+        Poll::Pending
+    }
+}
+
+impl<A: Actor<Context = ReplicaContext<A>>> ReplicaTask<A> {
+    /// Nothing is lost: what waits goes to siblings, what runs is answered as stopped.
+    fn end(&mut self) {
+        if std::mem::replace(&mut self.ended, true) {
+            return;
+        }
+        register::remove(self.place);
+        self.core.lane.close(&ServeError::Stopped);
+        drop(self.core.desk.incoming.take());
+        self.requests.clear();
+        if let Ok(mut cell) = self.core.cell.try_borrow_mut() {
+            cell.ctx.items.drain(..).for_each(drop_guarded);
+            cell.ctx.waits.drain(..).for_each(drop_guarded);
+            cell.drop_state();
+        }
+    }
+}
+
+impl<A: Actor<Context = ReplicaContext<A>>> Drop for ReplicaTask<A> {
+    fn drop(&mut self) {
+        if self.ended {
+            return;
+        }
+        // The thread ends under it: a lent worker that left, or a runtime that shuts down.
+        self.end();
+        if let Ok(cell) = self.core.cell.try_borrow() {
+            (cell.parts.on_event)(Event::Stopped);
+        }
+    }
+}

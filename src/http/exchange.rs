@@ -1,0 +1,189 @@
+//! One HTTP exchange: from an actix-web request to a call, and from an answer to a response.
+
+use std::{cell::RefCell, collections::HashMap, future::Future, sync::Arc};
+
+use actix_web::{
+    HttpRequest, HttpResponse,
+    http::{
+        ConnectionType, Method, StatusCode,
+        header::{self, HeaderMap, HeaderName},
+    },
+    web,
+};
+use bytes::{Bytes, BytesMut};
+use futures_util::{Stream, StreamExt};
+
+use crate::{
+    actors::controller::Office,
+    error::ServeError,
+    http::{
+        ingress::{CALL_METHOD_HEADER, SHARD_KEY_HEADER},
+        request_id::{request_id, tell},
+    },
+    http_call::{HttpAnswer, HttpCall, WantedHeaders},
+    meta::{Meta, RequestId, ShardKey},
+    metrics::{registry::HttpKey, spread::Spread},
+};
+
+/// An error that becomes a response once the request id is known.
+pub(crate) type Failure = Box<dyn FnOnce(Option<&str>) -> HttpResponse>;
+
+/// Makes a request's answer under its id, which the response repeats; `failed` makes the errors' form.
+pub(crate) async fn identified<F>(
+    headers: &HeaderMap,
+    failed: fn(ServeError) -> Failure,
+    answer: impl FnOnce(RequestId) -> F,
+) -> HttpResponse
+where
+    F: Future<Output = Result<HttpResponse, Failure>>,
+{
+    let (text, answered) = match request_id(headers) {
+        Ok(id) => (id.to_string(), answer(id).await),
+        // What is told then is one of ours.
+        Err(error) => (RequestId::generate().to_string(), Err(failed(error))),
+    };
+    let mut response = answered.unwrap_or_else(|failure| failure(Some(&text)));
+    tell(&mut response, text);
+    response
+}
+
+/// The call that a request makes, with the headers that the backend wants.
+pub(crate) fn call(
+    request: &HttpRequest,
+    params: Vec<(Arc<str>, String)>,
+    wanted: WantedHeaders,
+    body: Bytes,
+) -> HttpCall {
+    let headers = request.headers();
+    HttpCall {
+        method: request.method().clone(),
+        uri: request.uri().clone(),
+        params,
+        headers: match wanted {
+            WantedHeaders::None => HeaderMap::new(),
+            WantedHeaders::Inference => inference_header(headers),
+            WantedHeaders::All => headers.clone(),
+        },
+        call_method: text(headers, CALL_METHOD_HEADER).map(Into::into),
+        body,
+    }
+}
+
+fn inference_header(headers: &HeaderMap) -> HeaderMap {
+    let mut wanted = HeaderMap::new();
+    if let Some(length) = headers.get(json_length()) {
+        wanted.insert(json_length(), length.clone());
+    }
+    wanted
+}
+
+/// The header that tells the length of the JSON part of an inference request or answer.
+pub(crate) fn json_length() -> HeaderName {
+    HeaderName::from_static("inference-header-content-length")
+}
+
+/// What travels with the call of a request.
+pub(crate) fn meta(headers: &HeaderMap, request_id: RequestId) -> Meta {
+    Meta {
+        request_id,
+        deadline: None,
+        trace: text(headers, "traceparent").filter(|t| t.len() <= crate::meta::ID_BYTES_MAX).map(Into::into),
+        shard_key: text(headers, SHARD_KEY_HEADER).map(ShardKey::new),
+    }
+}
+
+fn text<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
+    headers.get(name).and_then(|value| value.to_str().ok())
+}
+
+/// An answer as a response.
+pub(crate) fn response(answer: HttpAnswer) -> HttpResponse {
+    let mut response = HttpResponse::build(answer.status);
+    for header in answer.headers {
+        response.append_header(header);
+    }
+    response.body(answer.body)
+}
+
+/// The whole body, or a refusal as soon as it is known to be too large.
+pub(crate) async fn read_body(
+    headers: &HeaderMap,
+    payload: web::Payload,
+    limit_bytes: usize,
+) -> Result<Bytes, ServeError> {
+    let declared = headers.get(header::CONTENT_LENGTH).and_then(|v| v.to_str().ok()?.parse::<usize>().ok());
+    if declared.is_some_and(|bytes| bytes > limit_bytes) {
+        return Err(ServeError::TooLarge { limit_bytes });
+    }
+    collect(payload, declared, limit_bytes).await
+}
+
+async fn collect<E: std::fmt::Display>(
+    mut chunks: impl Stream<Item = Result<Bytes, E>> + Unpin,
+    declared: Option<usize>,
+    limit_bytes: usize,
+) -> Result<Bytes, ServeError> {
+    let broken = |e: E| ServeError::bad_request(format!("the body could not be read: {e}"));
+    // Most bodies come in one piece, which is then not copied.
+    let Some(first) = chunks.next().await else { return Ok(Bytes::new()) };
+    let first = first.map_err(broken)?;
+    if first.len() > limit_bytes {
+        return Err(ServeError::TooLarge { limit_bytes });
+    }
+    if declared == Some(first.len()) {
+        return Ok(first);
+    }
+    let mut whole = BytesMut::with_capacity(declared.unwrap_or(2 * first.len()));
+    whole.extend_from_slice(&first);
+    while let Some(chunk) = chunks.next().await {
+        let chunk = chunk.map_err(broken)?;
+        if whole.len() + chunk.len() > limit_bytes {
+            return Err(ServeError::TooLarge { limit_bytes });
+        }
+        whole.extend_from_slice(&chunk);
+    }
+    Ok(whole.freeze())
+}
+
+/// What every response of one worker thread passes on its way out: it is counted, and while the service shuts
+/// down it closes its connection.
+pub(crate) struct Exit {
+    office: Arc<Office>,
+    counts: RefCell<HashMap<CountKey, Counter>>,
+}
+
+/// Address of the route's label, method, status: so that the registry's lock is taken once for each.
+type CountKey = (usize, Method, StatusCode);
+
+/// A counter beside the label whose address is in its key, which so is not used again.
+type Counter = (Arc<str>, Arc<Spread>);
+
+/// Counters remembered on one thread; routes that come and go must not pile up.
+const COUNTS_MAX: usize = 4096;
+
+impl Exit {
+    pub(crate) fn new(office: Arc<Office>) -> Self {
+        Self { office, counts: RefCell::default() }
+    }
+
+    /// Lets a response out that was made for a request on the route with this label.
+    pub(crate) fn pass(&self, label: &Arc<str>, method: &Method, mut response: HttpResponse) -> HttpResponse {
+        if self.office.directory.closing() {
+            response.head_mut().set_connection_type(ConnectionType::Close);
+        }
+        let status = response.status();
+        let mut counts = self.counts.borrow_mut();
+        let key = (Arc::as_ptr(label).cast::<u8>().addr(), method.clone(), status);
+        if let Some((_, count)) = counts.get(&key) {
+            count.add();
+            return response;
+        }
+        if counts.len() >= COUNTS_MAX {
+            counts.clear();
+        }
+        let count = self.office.metrics.registry.http(HttpKey::new(label, method, status));
+        count.add();
+        counts.insert(key, (Arc::clone(label), count));
+        response
+    }
+}

@@ -1,0 +1,94 @@
+//! The end of a Serve: in order when it is shut down, at once when it is dropped.
+
+use std::{sync::PoisonError, time::Duration};
+
+use futures_util::future::join_all;
+use tokio::time::{sleep, timeout};
+
+use crate::{
+    actors::controller::DrainAll,
+    error::ServeError,
+    serve::{Inner, Serve, system::SystemThread},
+};
+
+/// How often it is looked whether anything still runs.
+const LOOK: Duration = Duration::from_millis(2);
+/// What draining and the servers may take at least, however late it is.
+const LEAST: Duration = Duration::from_secs(1);
+
+impl Serve {
+    /// Ends in order: no new work, what runs is finished, replicas drain, servers and threads end. Calls made
+    /// afterwards are refused with [`ServeError::ShuttingDown`]. Called again it changes nothing.
+    ///
+    /// # Errors
+    /// [`ServeError::TimedOut`] when something still ran after the shutdown time-out; it was cut off.
+    pub async fn shutdown(&self) -> Result<(), ServeError> {
+        let (office, allowed) = (&self.0.office, self.0.options.shutdown_timeout);
+        // The clock of whoever waits, so that paused time is followed.
+        let begun = tokio::time::Instant::now();
+        let left = || allowed.saturating_sub(begun.elapsed());
+        let servers = std::mem::take(&mut *self.0.servers.lock().unwrap_or_else(PoisonError::into_inner));
+        // No new connections; those there are go on, and each answer tells its caller to close.
+        join_all(servers.iter().map(|server| server.pause())).await;
+        office.directory.close();
+        while self.0.busy() && !left().is_zero() {
+            office.directory.timed(|| sleep(LOOK)).await;
+        }
+        let in_time = !self.0.busy();
+        // Replicas first: the servers' workers are the threads that they live on.
+        let drain = office.directory.timed(|| timeout(left().max(LEAST), self.0.controller.send(DrainAll)));
+        let drained = drain.await.is_ok();
+        let stop = join_all(servers.iter().map(|server| server.stop(in_time)));
+        // A caller that sends its request byte by byte is not waited for any longer.
+        let _ = office.directory.timed(|| timeout(left().max(LEAST), stop)).await;
+        self.0.let_go();
+        let system = self.0.system.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(SystemThread { system, thread }) = system {
+            system.stop();
+            if tokio::runtime::Handle::try_current().is_ok() {
+                let _ = tokio::task::spawn_blocking(move || thread.join()).await;
+            } else {
+                let _ = thread.join();
+            }
+        }
+        if in_time && drained {
+            Ok(())
+        } else {
+            Err(ServeError::TimedOut { what: "shutdown".into(), after: allowed })
+        }
+    }
+}
+
+impl Inner {
+    /// Whether any call runs or waits at a replica.
+    fn busy(&self) -> bool {
+        let fleet = self.office.fleet();
+        fleet
+            .backends
+            .values()
+            .flat_map(|backend| &backend.replicas)
+            .any(|replica| replica.control.load() > 0)
+    }
+
+    /// Ends whatever of ours lives on a thread that is not ours.
+    fn let_go(&self) {
+        for replica in self.office.fleet().backends.values().flat_map(|backend| &backend.replicas) {
+            replica.control.stop();
+        }
+        self.office.threads.clear();
+        self.controller_stop.stop();
+    }
+}
+
+impl Drop for Inner {
+    /// Without a shutdown: everything ends now.
+    fn drop(&mut self) {
+        self.office.directory.close();
+        self.let_go();
+        let system = self.system.get_mut().unwrap_or_else(PoisonError::into_inner).take();
+        // With the system its arbiters end, and the servers on them close their listeners.
+        if let Some(SystemThread { system, .. }) = system {
+            system.stop();
+        }
+    }
+}

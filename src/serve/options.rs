@@ -1,0 +1,88 @@
+//! `ServeOptions`: on whose threads a Serve runs, by which clock, and how long its end may take.
+
+use std::{num::NonZeroUsize, time::Duration};
+
+use crate::actors::timer::TimerKind;
+
+/// How a [`Serve`] is started.
+#[derive(Clone, Debug)]
+#[must_use]
+pub struct ServeOptions {
+    pub(super) seats: Seats,
+    pub(super) timer: TimerKind,
+    pub(super) shutdown_timeout: Duration,
+    pub(super) readiness: Readiness,
+}
+
+/// When `/-/readyz` may say so.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Readiness {
+    /// As soon as every endpoint that there is can be served.
+    Observed,
+    /// Not before it was announced.
+    Announced,
+}
+
+/// Whose threads replicas live on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Seats {
+    /// This Serve's own; none: as many as the machine has cores.
+    Own(Option<NonZeroUsize>),
+    /// Those that lend themselves: the workers of an HTTP server.
+    Lent,
+    /// The one that starts the Serve.
+    Current,
+}
+
+impl Default for ServeOptions {
+    /// Own serving threads, one a core; precise timers; 30 s to shut down.
+    fn default() -> Self {
+        Self {
+            seats: Seats::Own(None),
+            timer: TimerKind::default(),
+            shutdown_timeout: Duration::from_secs(30),
+            readiness: Readiness::Observed,
+        }
+    }
+}
+
+impl ServeOptions {
+    /// This many serving threads of its own.
+    pub fn serving_threads(mut self, threads: NonZeroUsize) -> Self {
+        self.seats = Seats::Own(Some(threads));
+        self
+    }
+
+    /// No serving threads of its own: the workers of an HTTP server lend theirs
+    /// ([`Serve::lend_current_thread`], [`Serve::listen`]), so that a request need not change threads.
+    pub fn lent_threads(mut self) -> Self {
+        self.seats = Seats::Lent;
+        self
+    }
+
+    /// Everything on the calling thread, whose runtime must run local tasks; timers follow paused time. For tests.
+    pub fn current_thread(mut self) -> Self {
+        (self.seats, self.timer) = (Seats::Current, TimerKind::Tokio);
+        self
+    }
+
+    /// `/-/readyz` and `/v2/health/ready` answer 503 until
+    /// [`Serve::announce_ready`](crate::Serve::announce_ready): for programs that listen first and make their
+    /// endpoints then.
+    pub fn announces_ready(mut self) -> Self {
+        self.readiness = Readiness::Announced;
+        self
+    }
+
+    /// Which clock wakes a waiting batch.
+    pub fn timer(mut self, timer: TimerKind) -> Self {
+        self.timer = timer;
+        self
+    }
+
+    /// Longest time that [`Serve::shutdown`] waits for what still runs.
+    pub fn shutdown_timeout(mut self, timeout: Duration) -> Self {
+        self.shutdown_timeout = timeout;
+        self
+    }
+}

@@ -1,0 +1,114 @@
+//! What a Serve says of itself: its backends, replicas and endpoints, and whether they can be served.
+
+use serde::Serialize;
+
+use crate::{
+    actors::{controller::Office, fleet::ReplicaEntry, reconcile::ReplicaState},
+    config::BackendConfig,
+    ids::{BackendName, EndpointName, ReplicaId},
+    serve::Serve,
+    traffic::TrafficPolicy,
+};
+
+impl Serve {
+    /// What there is and how it is.
+    pub fn status(&self) -> Status {
+        let fleet = self.0.office.fleet();
+        let replica = |r: &ReplicaEntry| ReplicaStatus {
+            id: r.id.clone(),
+            state: r.state,
+            for_s: r.since.elapsed().as_secs_f64(),
+            load: r.control.load(),
+        };
+        let backends = fleet.backends.iter().map(|(name, entry)| BackendStatus {
+            name: name.clone(),
+            config: entry.config.clone(),
+            replicas: entry.replicas.iter().map(replica).collect(),
+            last_error: entry.last_error.as_deref().map(str::to_owned),
+        });
+        let endpoints = fleet.endpoints.iter().map(|(name, entry)| EndpointStatus {
+            name: name.clone(),
+            route: entry.declared.route.as_ref().map(|route| route.as_str().to_owned()),
+            methods: entry.declared.methods.clone(),
+            traffic: entry.declared.traffic.clone(),
+        });
+        Status { backends: backends.collect(), endpoints: endpoints.collect() }
+    }
+
+    /// Whether every endpoint can be served now; otherwise those that cannot.
+    ///
+    /// # Errors
+    /// The endpoints behind which some backend has no replica ready.
+    pub fn ready(&self) -> Result<(), Vec<EndpointName>> {
+        ready(&self.0.office)
+    }
+
+    /// Everything that shall be served has been made; see
+    /// [`ServeOptions::announces_ready`](crate::ServeOptions::announces_ready).
+    pub fn announce_ready(&self) {
+        self.0.office.directory.set_preparing(false);
+    }
+}
+
+/// Whether every endpoint can be served now; otherwise those that cannot.
+pub(crate) fn ready(office: &Office) -> Result<(), Vec<EndpointName>> {
+    let fleet = office.fleet();
+    let ready = |name: &BackendName| {
+        fleet.backends.get(name).is_some_and(|b| b.replicas.iter().any(|r| r.state == ReplicaState::Running))
+    };
+    let waiting: Vec<_> = fleet
+        .endpoints
+        .iter()
+        .filter(|(_, e)| !e.declared.traffic.iter().all(|(backend, share)| share == 0.0 || ready(backend)))
+        .map(|(name, _)| name.clone())
+        .collect();
+    if waiting.is_empty() { Ok(()) } else { Err(waiting) }
+}
+
+/// What there is and how it is.
+#[derive(Clone, Debug, Serialize)]
+pub struct Status {
+    /// Every backend.
+    pub backends: Vec<BackendStatus>,
+    /// Every endpoint.
+    pub endpoints: Vec<EndpointStatus>,
+}
+
+/// One backend as it is.
+#[derive(Clone, Debug, Serialize)]
+pub struct BackendStatus {
+    /// Its name.
+    pub name: BackendName,
+    /// Its options.
+    pub config: BackendConfig,
+    /// Its replicas.
+    pub replicas: Vec<ReplicaStatus>,
+    /// The last failure of one of them, if any.
+    pub last_error: Option<String>,
+}
+
+/// One replica as it is.
+#[derive(Clone, Debug, Serialize)]
+pub struct ReplicaStatus {
+    /// Which one.
+    pub id: ReplicaId,
+    /// Where it is in its life.
+    pub state: ReplicaState,
+    /// Since how many seconds.
+    pub for_s: f64,
+    /// Calls that run or wait there.
+    pub load: usize,
+}
+
+/// One endpoint as it is.
+#[derive(Clone, Debug, Serialize)]
+pub struct EndpointStatus {
+    /// Its name.
+    pub name: EndpointName,
+    /// Its HTTP route, if any.
+    pub route: Option<String>,
+    /// Its HTTP methods.
+    pub methods: Vec<&'static str>,
+    /// Its traffic policy.
+    pub traffic: TrafficPolicy,
+}

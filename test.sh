@@ -1,0 +1,16 @@
+#!/bin/sh
+# Everything that a change has to pass: format, lints, tests, documents. First installs what the tests need.
+set -eu
+cd "$(dirname "$0")"
+tests/setup.sh
+cargo fmt --check
+cargo clippy --locked --all-targets -- -D warnings
+# Actors, HTTP and batching stand without the ONNX parts.
+cargo clippy --locked --no-default-features --lib --bins -- -D warnings
+if cargo nextest --version >/dev/null 2>&1; then
+    cargo nextest run --locked
+else
+    cargo test --locked --lib --bins --tests
+fi
+cargo test --locked --doc
+RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps

@@ -1,0 +1,20 @@
+//! The integration tests, one binary: a module for each area.
+
+mod api;
+#[cfg(feature = "onnx")]
+mod binary;
+#[cfg(feature = "onnx")]
+mod digits;
+mod embedding;
+mod examples;
+mod examples_http;
+mod frail;
+mod http;
+#[cfg(feature = "onnx")]
+mod onnx;
+mod panics;
+mod shutdown;
+mod socket;
+mod support;
+mod tidy;
+mod wire;

@@ -1,0 +1,27 @@
+#!/bin/sh
+# Installs what the tests need beside cargo: a C toolchain to link with, and a Python environment in target/venv with
+# the client that checks our inference protocol. Does nothing when all is there; needs the network the first time.
+set -eu
+cd "$(dirname "$0")/.."
+venv=target/venv
+
+missing=
+command -v cargo >/dev/null 2>&1 || { echo "cargo is missing: https://rustup.rs" >&2; exit 1; }
+command -v cc >/dev/null 2>&1 || missing="$missing build-essential"
+python3 -c 'import ensurepip, venv' 2>/dev/null || missing="$missing python3 python3-venv"
+if [ -n "$missing" ]; then
+    if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null 2>&1; then
+        apt-get update -q
+        # shellcheck disable=SC2086 # a list of names
+        DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends $missing
+    else
+        echo "please install:$missing" >&2
+        exit 1
+    fi
+fi
+
+if ! cmp -s tests/requirements.txt "$venv/requirements.txt"; then
+    python3 -m venv --clear "$venv"
+    "$venv/bin/pip" install -q --disable-pip-version-check -r tests/requirements.txt
+    cp tests/requirements.txt "$venv/requirements.txt"
+fi
