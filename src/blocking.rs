@@ -34,8 +34,14 @@ use crate::{call::Request, error::ServeError, handle::Handle};
 /// # serve.shutdown().await
 /// # }
 /// ```
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct BlockingHandle<M>(Handle<M>);
+
+impl<M> Clone for BlockingHandle<M> {
+    fn clone(&self) -> Self {
+        Self(self.0.clone())
+    }
+}
 
 impl<M: Request> BlockingHandle<M> {
     pub(crate) fn new(handle: Handle<M>) -> Self {

@@ -20,14 +20,14 @@ pub struct RequestId(IdKind);
 
 #[derive(Clone, PartialEq, Eq, Hash)]
 enum IdKind {
-    Made(u128),
+    Made([u64; 2]),
     Given(Arc<str>),
 }
 
 impl RequestId {
     /// A new id from this thread's generator: 128 random bits, no system call.
     pub fn generate() -> Self {
-        Self(IdKind::Made(with_rng(|rng| rng.random())))
+        Self(IdKind::Made(with_rng(|rng| [rng.random(), rng.random()])))
     }
 
     /// Takes over an id that the caller sent.
@@ -49,7 +49,7 @@ impl RequestId {
 impl fmt::Display for RequestId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.0 {
-            IdKind::Made(bits) => write!(f, "{bits:032x}"),
+            IdKind::Made([high, low]) => write!(f, "{high:016x}{low:016x}"),
             IdKind::Given(text) => f.write_str(text),
         }
     }
@@ -103,7 +103,7 @@ impl Meta {
 
     /// Meta of the call being handled on this thread at this moment.
     pub fn current() -> Option<Self> {
-        CURRENT.with_borrow(Clone::clone)
+        CURRENT.with_borrow(|stack| stack.last().cloned())
     }
 
     /// Whether the deadline has passed.
@@ -116,24 +116,50 @@ impl Meta {
         self.deadline = Some(self.deadline.map_or(at, |old| old.min(at)));
     }
 
-    /// Runs `f` with this meta current on this thread; the earlier one is back afterwards, also after a panic.
+    /// Makes this current on this thread until the guard is dropped or left.
+    #[inline]
+    pub(crate) fn enter(self) -> Entered {
+        CURRENT.with_borrow_mut(|stack| stack.push(self));
+        Entered(())
+    }
+
+    /// Runs `f` with this current; it is back with its owner afterwards, also after a panic.
     pub(crate) fn scope<T>(&mut self, f: impl FnOnce() -> T) -> T {
-        struct Restore<'a>(&'a mut Meta, Option<Meta>);
-        impl Drop for Restore<'_> {
+        struct Back<'a>(&'a mut Meta, Option<Entered>);
+        impl Drop for Back<'_> {
             fn drop(&mut self) {
-                if let Some(own) = CURRENT.replace(self.1.take()) {
-                    *self.0 = own;
+                if let Some(meta) = self.1.take().and_then(Entered::leave) {
+                    *self.0 = meta;
                 }
             }
         }
         // Moved in and out again: a clone would touch the counters of its parts at every poll.
         let own = std::mem::replace(
             self,
-            Meta { request_id: RequestId(IdKind::Made(0)), deadline: None, trace: None, shard_key: None },
+            Meta { request_id: RequestId(IdKind::Made([0, 0])), deadline: None, trace: None, shard_key: None },
         );
-        let before = CURRENT.replace(Some(own));
-        let _restore = Restore(self, before);
+        let entered = own.enter();
+        let _back = Back(self, Some(entered));
         f()
+    }
+}
+
+/// A meta is current on this thread; those entered later have been left before.
+pub(crate) struct Entered(());
+
+impl Entered {
+    /// Takes the meta back.
+    pub(crate) fn leave(self) -> Option<Meta> {
+        std::mem::forget(self);
+        CURRENT.with_borrow_mut(Vec::pop)
+    }
+}
+
+impl Drop for Entered {
+    #[inline]
+    fn drop(&mut self) {
+        let meta = CURRENT.with_borrow_mut(Vec::pop);
+        drop(meta);
     }
 }
 
@@ -144,7 +170,7 @@ impl Default for Meta {
 }
 
 thread_local! {
-    static CURRENT: RefCell<Option<Meta>> = const { RefCell::new(None) };
+    static CURRENT: RefCell<Vec<Meta>> = const { RefCell::new(Vec::new()) };
     static RNG: RefCell<SmallRng> = RefCell::new(SmallRng::from_rng(&mut rand::rng()));
     static THREAD: Cell<u64> = const { Cell::new(0) };
 }

@@ -6,7 +6,6 @@ use std::{
     pin::Pin,
     rc::Rc,
     task::{Context, Poll, Waker},
-    time::Instant,
 };
 
 use actix::{
@@ -20,6 +19,7 @@ use crate::{
     call::{Permit, Reply, Request},
     error::ServeError,
     meta::Meta,
+    metrics::clock::Tick,
 };
 
 /// How a message from outside becomes the one that the actor handles, and its result the answer outside.
@@ -97,18 +97,21 @@ pub(crate) fn execute<A, F>(
     actor: &mut A,
     ctx: &mut ReplicaContext<A>,
     outer: F::Outer,
-    mut meta: Meta,
+    meta: Meta,
 ) -> Step<<F::Outer as Request>::Response, <F::Inner as Request>::Response>
 where
     A: Actor<Context = ReplicaContext<A>> + Handler<F::Inner>,
     F: Form,
 {
     let desk = Rc::clone(&ctx.desk);
-    match desk.guard(|| meta.scope(|| handle::<A, F>(actor, ctx, outer))) {
+    let entered = meta.enter();
+    match desk.guard(|| handle::<A, F>(actor, ctx, outer)) {
         Ok(Handled::Done(result)) => Step::Done(result),
-        Ok(Handled::Alone(future)) => Step::Going(Going::Alone(future, meta)),
+        Ok(Handled::Alone(future)) => {
+            Step::Going(Going::Alone(future, entered.leave().unwrap_or_default()))
+        }
         Ok(Handled::WithActor(rx, mark)) => {
-            mark.meta.replace(Some(meta));
+            mark.meta.replace(entered.leave());
             Step::Going(Going::WithActor(rx, mark))
         }
         Err(message) => {
@@ -171,13 +174,13 @@ type ResultOf<F> = Result<<<F as Form>::Inner as Request>::Response, ServeError>
 /// Counts a call from its begin to its end, however it ends.
 pub(crate) struct Running {
     desk: Rc<Desk>,
-    begun: Instant,
+    begun: Tick,
     counts: bool,
     _permit: Option<Permit>,
 }
 
 impl Running {
-    pub(crate) fn begin<F: Form>(desk: &Rc<Desk>, begun: Instant, permit: Option<Permit>) -> Self {
+    pub(crate) fn begin<F: Form>(desk: &Rc<Desk>, begun: Tick, permit: Option<Permit>) -> Self {
         desk.begin(F::COUNTS);
         Self { desk: Rc::clone(desk), begun, counts: F::COUNTS, _permit: permit }
     }

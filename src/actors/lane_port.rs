@@ -4,7 +4,7 @@ use std::{
     any::TypeId,
     marker::PhantomData,
     sync::Arc,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use actix::{Actor, Handler};
@@ -21,6 +21,7 @@ use crate::{
     error::ServeError,
     ids::BackendName,
     meta::{Meta, thread_token},
+    metrics::clock::Tick,
     port::Port,
 };
 
@@ -61,7 +62,7 @@ where
         if self.gated && !self.lane.gate.enter() {
             return Answer::Refused(Refusal { msg, meta, reply: None, why: self.overloaded() });
         }
-        let begun = Instant::now();
+        let begun = Tick::now();
         if F::COUNTS {
             core.desk.cells.queuing.latency(Duration::ZERO);
         }
@@ -120,7 +121,7 @@ where
                 permit => permit,
             },
         };
-        let job = CallJob::<F> { call, permit, queued: Instant::now() };
+        let job = CallJob::<F> { call, permit, queued: Tick::now() };
         self.lane.push::<CallJob<F>>(Box::new(job)).or_else(|job| refuse(job.call, ServeError::Stopped))
     }
 
@@ -154,7 +155,7 @@ where
 struct CallJob<F: Form> {
     call: Call<F::Outer>,
     permit: Option<Permit>,
-    queued: Instant,
+    queued: Tick,
 }
 
 impl<A, F> Job<A> for CallJob<F>
@@ -171,9 +172,9 @@ where
         if meta.expired() {
             return reply.send(Err(ServeError::DeadlineExceeded));
         }
-        let begun = Instant::now();
+        let begun = Tick::now();
         if F::COUNTS {
-            ctx.desk.cells.queuing.latency(begun.duration_since(queued));
+            ctx.desk.cells.queuing.latency(begun.since(queued));
         }
         ctx.desk.begin(F::COUNTS);
         let step = execute::<A, F>(actor, ctx, msg, meta);
@@ -201,7 +202,7 @@ fn go_on<F: Form>(
     ctx: &ReplicaContext<impl Actor>,
     going: Going<<F::Inner as Request>::Response>,
     reply: Reply<Outer<F>>,
-    begun: Instant,
+    begun: Tick,
     permit: Option<Permit>,
 ) {
     let running = Running::begin::<F>(&ctx.desk, begun, permit);

@@ -33,6 +33,12 @@ pub const CALL_METHOD_HEADER: &str = "x-serve-call-method";
 /// Header that carries the request id, both ways.
 pub const REQUEST_ID_HEADER: &str = "x-request-id";
 
+// As names, so that a look-up need not parse them.
+static SHARD_KEY: HeaderName = HeaderName::from_static(SHARD_KEY_HEADER);
+static CALL_METHOD: HeaderName = HeaderName::from_static(CALL_METHOD_HEADER);
+static REQUEST_ID: HeaderName = HeaderName::from_static(REQUEST_ID_HEADER);
+static TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
+
 /// Largest body taken unless told otherwise: 16 MiB.
 const BODY_BYTES_MAX: usize = 16 * 1024 * 1024;
 
@@ -167,7 +173,7 @@ impl Site {
                     Err(response) => response(Some(&text)),
                 };
                 if let Ok(value) = HeaderValue::try_from(text) {
-                    response.headers_mut().insert(HeaderName::from_static(REQUEST_ID_HEADER), value);
+                    response.headers_mut().insert(REQUEST_ID.clone(), value);
                 }
                 response
             }
@@ -205,20 +211,20 @@ impl Site {
         }
         let body = read_body(request.headers(), payload, self.body_bytes_max).await.map_err(failed)?;
         let headers = request.headers();
-        let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
+        let text = |name: &HeaderName| headers.get(name).and_then(|value| value.to_str().ok());
         let call = HttpCall {
             method: request.method().clone(),
             uri: request.uri().clone(),
             params,
             headers: if entry.wants_headers { headers.clone() } else { HeaderMap::new() },
-            call_method: text(CALL_METHOD_HEADER).map(Into::into),
+            call_method: text(&CALL_METHOD).map(Into::into),
             body,
         };
         let meta = Meta {
             request_id: id,
             deadline: None,
-            trace: text("traceparent").filter(|t| t.len() <= crate::meta::ID_BYTES_MAX).map(Into::into),
-            shard_key: text(SHARD_KEY_HEADER).map(ShardKey::new),
+            trace: text(&TRACEPARENT).filter(|t| t.len() <= crate::meta::ID_BYTES_MAX).map(Into::into),
+            shard_key: text(&SHARD_KEY).map(ShardKey::new),
         };
         let answer =
             Calling::new(entry.slot.call(call, meta), &self.office.directory).await.map_err(failed)?;
@@ -250,7 +256,7 @@ fn decoded(segment: &str) -> String {
 }
 
 fn request_id(headers: &HeaderMap) -> Result<RequestId, ServeError> {
-    match headers.get(REQUEST_ID_HEADER) {
+    match headers.get(&REQUEST_ID) {
         None => Ok(RequestId::generate()),
         Some(value) => RequestId::given(value.to_str().unwrap_or("")),
     }
