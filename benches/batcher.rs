@@ -85,7 +85,9 @@ fn main() -> Result<(), ServeError> {
     actix::System::new().block_on(async {
         let serve = Serve::start(ServeOptions::default()).await?;
         let config = BackendConfig::default().max_batch_size(SIZE_MAX).batch_wait_timeout(WAIT);
-        serve.create_backend("model", Backend::new(|_| Ok(Model)).batched::<Double>().compute(), config).await?;
+        serve
+            .create_backend("model", Backend::new(|_| Ok(Model)).batched::<Double>().compute(), config)
+            .await?;
         serve.create_endpoint("model", Endpoint::new("model")).await?;
         let handle = serve.handle::<Double>("model")?;
         let callers = [1, 8, 32, 64, 256];

@@ -18,7 +18,9 @@ use std::{
 
 use actix::{Actor, Handler, Message};
 use actix_web::{App, HttpRequest, HttpResponse, HttpServer, web};
-use greenroom::{Backend, BackendConfig, Endpoint, Listen, ReplicaContext, RequestId, Serve, ServeError, ServeOptions};
+use greenroom::{
+    Backend, BackendConfig, Endpoint, Listen, ReplicaContext, RequestId, Serve, ServeError, ServeOptions,
+};
 use measure::{Table, env, median};
 use serde::{Deserialize, Serialize};
 use tokio::{
@@ -133,8 +135,11 @@ impl Server {
 
     /// Memory that is its own, pages shared with others counted in part.
     fn pss_mib(&self) -> f64 {
-        let rollup = std::fs::read_to_string(format!("/proc/{}/smaps_rollup", self.child.id())).unwrap_or_default();
-        let pss = rollup.lines().find_map(|line| line.strip_prefix("Pss:")?.split_whitespace().next()?.parse().ok());
+        let rollup =
+            std::fs::read_to_string(format!("/proc/{}/smaps_rollup", self.child.id())).unwrap_or_default();
+        let pss = rollup
+            .lines()
+            .find_map(|line| line.strip_prefix("Pss:")?.split_whitespace().next()?.parse().ok());
         pss.unwrap_or(f64::NAN) / 1024.0
     }
 }
@@ -166,6 +171,10 @@ fn load(server: &Server, connections: usize, request: &[u8], seconds: f64) -> Po
         }
         let (cpu, start) = (server.cpu(), Instant::now());
         let end = start + Duration::from_secs_f64(seconds);
+        #[expect(
+            clippy::disallowed_methods,
+            reason = "the clients have a multi-threaded runtime to themselves"
+        )]
         let tasks: Vec<_> =
             streams.into_iter().map(|stream| tokio::spawn(client(stream, request.to_vec(), end))).collect();
         let mut all = Vec::new();
@@ -176,7 +185,13 @@ fn load(server: &Server, connections: usize, request: &[u8], seconds: f64) -> Po
         all.sort_unstable();
         let (answered, count) = (all.len(), all.len() as f64);
         let at = |q: usize| all.get(answered * q / 100).map_or(f64::NAN, |ns| f64::from(*ns) / 1e3);
-        Point { answered, throughput: count / wall, cpu_us: cpu * 1e6 / count, p50_us: at(50), p99_us: at(99) }
+        Point {
+            answered,
+            throughput: count / wall,
+            cpu_us: cpu * 1e6 / count,
+            p50_us: at(50),
+            p99_us: at(99),
+        }
     })
 }
 
@@ -272,15 +287,31 @@ fn compare() {
     let servers = [Server::start("control"), Server::start("ours")];
     let small = request(&body(32));
     let large = request(&body(1 << 20));
-    let points = [("c1", 1, &small), ("c16", 16, &small), ("c64", 64, &small), ("c256", 256, &small), ("mib1", 4, &large)];
-    let mut table =
-        Table::new(["point", "control req/s", "ours req/s", "throughput", "cpu/request", "p50", "p99", "throughput of each pair"]);
+    let points = [
+        ("c1", 1, &small),
+        ("c16", 16, &small),
+        ("c64", 64, &small),
+        ("c256", 256, &small),
+        ("mib1", 4, &large),
+    ];
+    let mut table = Table::new([
+        "point",
+        "control req/s",
+        "ours req/s",
+        "throughput",
+        "cpu/request",
+        "p50",
+        "p99",
+        "throughput of each pair",
+    ]);
     let mut json = serde_json::Map::new();
     for (name, connections, request) in points {
         if !wanted.is_empty() && !wanted.split(',').any(|w| w == name || w == &name[1..]) {
             continue;
         }
-        servers.iter().for_each(|server| drop(load(server, connections, request, 0.5)));
+        for server in &servers {
+            let _ = load(server, connections, request, 0.5);
+        }
         let mut ratios: [Vec<f64>; 4] = Default::default();
         let mut absolute: [Vec<f64>; 2] = Default::default();
         for pair in 0..pairs {
@@ -308,7 +339,10 @@ fn compare() {
             format!("{p99:.3}"),
             each,
         ]);
-        json.insert(name.into(), serde_json::json!({"throughput": throughput, "cpu": cpu, "p50": p50, "p99": p99}));
+        json.insert(
+            name.into(),
+            serde_json::json!({"throughput": throughput, "cpu": cpu, "p50": p50, "p99": p99}),
+        );
     }
     table.print();
     println!("{}", serde_json::json!({"http_ratio": json, "pairs": pairs, "seconds": seconds}));

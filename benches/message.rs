@@ -68,7 +68,9 @@ impl Handler<Hop> for Hops {
 
 async fn serve(options: ServeOptions) -> Result<Serve, ServeError> {
     let serve = Serve::start(options).await?;
-    serve.create_backend("add", Backend::new(|_| Ok(Ours)).handles::<Add>(), BackendConfig::default()).await?;
+    serve
+        .create_backend("add", Backend::new(|_| Ok(Ours)).handles::<Add>(), BackendConfig::default())
+        .await?;
     serve.create_endpoint("add", Endpoint::new("add")).await?;
     for hops in [1, 2] {
         let name = format!("hops{hops}");
@@ -185,11 +187,23 @@ fn main() -> Result<(), ServeError> {
     let ratio = |a: usize, b: usize| median(rows[b].iter().zip(&rows[a]).map(|(ours, bare)| ours / bare));
     let ns = rows.each_ref().map(|row| median(row.iter().copied()));
     let mut table = Table::new(["case", "Addr::send ns", "handle call ns", "ratio"]);
-    let pairs = [("same thread, one by one", 0), ("same thread, 64 at once", 2), ("cross thread, one by one", 4), ("cross thread, 64 at once", 6)];
+    let pairs = [
+        ("same thread, one by one", 0),
+        ("same thread, 64 at once", 2),
+        ("cross thread, one by one", 4),
+        ("cross thread, 64 at once", 6),
+    ];
     for (case, i) in pairs {
-        table.row([case.into(), format!("{:.0}", ns[i]), format!("{:.0}", ns[i + 1]), format!("{:.2}", ratio(i, i + 1))]);
+        table.row([
+            case.into(),
+            format!("{:.0}", ns[i]),
+            format!("{:.0}", ns[i + 1]),
+            format!("{:.2}", ratio(i, i + 1)),
+        ]);
     }
-    for (case, i) in [("2 hops, same thread", 8), ("3 hops, same thread", 9), ("blocking handle, cross thread", 10)] {
+    for (case, i) in
+        [("2 hops, same thread", 8), ("3 hops, same thread", 9), ("blocking handle, cross thread", 10)]
+    {
         table.row([case.into(), String::new(), format!("{:.0}", ns[i]), String::new()]);
     }
     table.print();
