@@ -38,6 +38,10 @@ use crate::{
 /// How often users' histograms are folded.
 const UPKEEP: Duration = Duration::from_secs(5);
 
+/// How long a shutdown lets callers with open connections ask once more at least: each answer tells them to
+/// close, so that none has its connection cut while its next request is on the way.
+const LINGER: Duration = Duration::from_millis(100);
+
 /// How a [`Serve`] is started.
 #[derive(Clone, Debug)]
 #[must_use]
@@ -161,6 +165,7 @@ impl Serve {
             models: Arc::default(),
             threads: Arc::<Threads>::default(),
             metrics: Arc::new(Metrics::new()),
+            exchanges: Arc::default(),
             timer: options.timer,
             one_thread: options.seats == Seats::Current,
         });
@@ -339,8 +344,13 @@ impl Serve {
             server.pause().await;
         }
         office.directory.close();
-        let busy =
-            || office.fleet().backends.values().flat_map(|b| &b.replicas).any(|r| r.control.load() > 0);
+        let linger = if servers.is_empty() { Duration::ZERO } else { LINGER };
+        let lingering = tokio::time::sleep(linger.min(timeout));
+        let busy = || {
+            !office.exchanges.is_empty()
+                || office.fleet().backends.values().flat_map(|b| &b.replicas).any(|r| r.control.load() > 0)
+        };
+        lingering.await;
         while busy() && Instant::now() < until {
             tokio::time::sleep(Duration::from_millis(2)).await;
         }

@@ -24,7 +24,7 @@ use crate::{
     endpoint::Checked,
     error::ServeError,
     ids::{BackendName, EndpointName, ReplicaId},
-    metrics::Metrics,
+    metrics::{Metrics, in_flight::InFlight},
     routing::{directory::Directory, endpoint::EndpointState, models::Models, routes::Routes},
 };
 
@@ -43,6 +43,8 @@ pub(crate) struct Office {
     pub(crate) models: Arc<Models>,
     pub(crate) threads: Arc<Threads>,
     pub(crate) metrics: Arc<Metrics>,
+    /// HTTP requests whose bodies are read or whose answers are made.
+    pub(crate) exchanges: Arc<InFlight>,
     pub(crate) timer: TimerKind,
     /// Everything shares the thread that there is, whose time a test may have paused.
     pub(crate) one_thread: bool,

@@ -1,6 +1,7 @@
 //! Metrics of one Serve: its own counters for what every request touches, an exporter for what users count.
 
 pub(crate) mod cells;
+pub(crate) mod in_flight;
 mod labelled;
 pub(crate) mod registry;
 pub(crate) mod spread;
