@@ -7,3 +7,5 @@ mod digits;
 #[cfg(feature = "onnx")]
 mod onnx;
 mod socket;
+#[cfg(feature = "onnx")]
+mod triton;
