@@ -6,6 +6,7 @@ mod binary;
 mod digits;
 #[cfg(feature = "onnx")]
 mod onnx;
+#[cfg(feature = "onnx")]
 mod socket;
 #[cfg(feature = "onnx")]
 mod triton;
