@@ -63,6 +63,7 @@ pub(crate) enum WantedHeaders {
     #[default]
     None,
     /// The one that tells where binary tensors begin.
+    #[cfg_attr(not(feature = "onnx"), expect(dead_code, reason = "only models ask for it"))]
     Inference,
     /// All of them.
     All,

@@ -3,8 +3,8 @@
 use std::{io::Write, path::Path, path::PathBuf};
 
 use greenroom::{
-    BackendDecl, BackendName, Endpoint, EndpointDecl, EndpointName, Listen, Location, Problem, Serve,
-    ServeConfig, ServeError, ServeOptions, Source,
+    BackendConfig, BackendDecl, BackendName, Endpoint, EndpointDecl, EndpointName, Listen, Location, Problem,
+    Serve, ServeConfig, ServeError, ServeOptions, Source,
 };
 
 /// Why nothing is served, or no longer.
@@ -100,15 +100,26 @@ async fn listen(serve: &Serve, config: &ServeConfig) -> Result<(), LaunchError> 
 async fn create_backend(serve: &Serve, declared: BackendDecl) -> Result<(), LaunchError> {
     let BackendDecl { name, source, config } = declared;
     let created = match source {
-        #[cfg(feature = "onnx")]
-        Source::Onnx { path } => {
-            serve.create_backend(name.as_str(), greenroom::Backend::onnx(path), config).await
-        }
-        // `registered` has been refused, with the place.
-        #[allow(unreachable_patterns, reason = "reached only without the feature `onnx`")]
-        _ => Err(ServeError::invalid("onnx", "this `greenroom` was built without the feature `onnx`")),
+        Source::Onnx { path } => create_onnx(serve, &name, &path, config).await,
+        // Refused before, with its place.
+        Source::Registered { name } => Err(ServeError::UnknownBackend(name)),
     };
     created.map_err(|source| LaunchError::Backend { name, source })
+}
+
+#[cfg(feature = "onnx")]
+async fn create_onnx(
+    serve: &Serve,
+    name: &BackendName,
+    path: &Path,
+    config: BackendConfig,
+) -> Result<(), ServeError> {
+    serve.create_backend(name.as_str(), greenroom::Backend::onnx(path), config).await
+}
+
+#[cfg(not(feature = "onnx"))]
+async fn create_onnx(_: &Serve, _: &BackendName, _: &Path, _: BackendConfig) -> Result<(), ServeError> {
+    Err(ServeError::invalid("onnx", "this `greenroom` was built without the feature `onnx`"))
 }
 
 async fn create_endpoint(serve: &Serve, declared: EndpointDecl) -> Result<(), LaunchError> {

@@ -78,6 +78,7 @@ impl Serve {
             models: Arc::default(),
             threads: Arc::<Threads>::default(),
             metrics: Arc::new(Metrics::new()),
+            exchanges: Arc::default(),
             timer: options.timer,
             one_thread: options.seats == Seats::Current,
         });

@@ -1,9 +1,10 @@
 #!/bin/sh
-# Installs what the tests need beside cargo: a C toolchain to link with, and a Python environment in target/venv with
+# Installs what the tests need beside cargo: a C toolchain to link with, and a Python environment in target/python with
 # the client that checks our inference protocol. Does nothing when all is there; needs the network the first time.
 set -eu
 cd "$(dirname "$0")/.."
-venv=target/venv
+venv="${CARGO_TARGET_DIR:-target}/python"
+wanted=tests/python/requirements.txt
 
 missing=
 command -v cargo >/dev/null 2>&1 || { echo "cargo is missing: https://rustup.rs" >&2; exit 1; }
@@ -20,8 +21,10 @@ if [ -n "$missing" ]; then
     fi
 fi
 
-if ! cmp -s tests/requirements.txt "$venv/requirements.txt"; then
-    python3 -m venv --clear "$venv"
-    "$venv/bin/pip" install -q --disable-pip-version-check -r tests/requirements.txt
-    cp tests/requirements.txt "$venv/requirements.txt"
+if ! cmp -s "$wanted" "$venv/installed.txt"; then
+    rm -rf "$venv"
+    "${PYTHON:-python3}" -m venv "$venv"
+    "$venv/bin/python" -m pip install --quiet --disable-pip-version-check --requirement "$wanted"
+    # Last, so that an installation that was cut off is made again.
+    cp "$wanted" "$venv/installed.txt"
 fi

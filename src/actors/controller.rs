@@ -26,7 +26,7 @@ use crate::{
     config::Placement,
     error::ServeError,
     ids::{BackendName, ReplicaId},
-    metrics::Metrics,
+    metrics::{Metrics, in_flight::InFlight},
     routing::{directory::Directory, models::Models, routes::Routes},
 };
 
@@ -51,6 +51,8 @@ pub(crate) struct Office {
     pub(crate) models: Arc<Models>,
     pub(crate) threads: Arc<Threads>,
     pub(crate) metrics: Arc<Metrics>,
+    /// HTTP requests whose bodies are read or whose answers are made.
+    pub(crate) exchanges: Arc<InFlight>,
     pub(crate) timer: TimerKind,
     /// Everything shares the thread that there is, whose time a test may have paused.
     pub(crate) one_thread: bool,

@@ -22,7 +22,7 @@ use crate::{
     },
     http_call::{HttpAnswer, HttpCall, WantedHeaders},
     meta::{Meta, RequestId, ShardKey},
-    metrics::{registry::HttpKey, spread::Spread},
+    metrics::{in_flight::Underway, registry::HttpKey, spread::Spread},
 };
 
 /// An error that becomes a response once the request id is known.
@@ -164,6 +164,11 @@ const COUNTS_MAX: usize = 4096;
 impl Exit {
     pub(crate) fn new(office: Arc<Office>) -> Self {
         Self { office, counts: RefCell::default() }
+    }
+
+    /// A request has come: what keeps the service from ending before it is answered.
+    pub(crate) fn underway(&self) -> Underway {
+        self.office.exchanges.begin()
     }
 
     /// Lets a response out that was made for a request on the route with this label.

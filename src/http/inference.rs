@@ -55,6 +55,7 @@ pub(crate) fn configure(config: &mut web::ServiceConfig, office: &Arc<Office>, b
         let handler = move |request: HttpRequest, payload: web::Payload| {
             let (site, label) = (Rc::clone(&site), Arc::clone(&label));
             async move {
+                let _underway = site.exit.underway();
                 let response =
                     identified(request.headers(), failed, |id| site.answer(ask, &request, payload, id)).await;
                 site.exit.pass(&label, request.method(), response)

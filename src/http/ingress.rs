@@ -131,6 +131,7 @@ impl Site {
     }
 
     async fn answer(&self, request: HttpRequest, payload: web::Payload) -> HttpResponse {
+        let _underway = self.exit.underway();
         let found = {
             let table = self.office.routes.load();
             self.path(request.path()).and_then(|path| table.find(path)).map(|(entry, params)| {

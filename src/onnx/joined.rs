@@ -34,41 +34,54 @@ struct Member {
 
 /// Answers every request, in order. Those that fit together share a run; one that is wrong fails alone.
 pub(super) fn run(model: &OnnxModel, requests: Vec<Inputs>) -> Vec<Outputs> {
+    let (groups, mut answers) = group(model, requests);
+    for group in groups {
+        run_group(model, group, &mut answers);
+    }
+    answers.into_iter().map(|answer| answer.unwrap_or(Err(ServeError::NoAnswer))).collect()
+}
+
+/// Which requests share a run, and the answers of those that are refused before it.
+fn group(model: &OnnxModel, requests: Vec<Inputs>) -> (Vec<Group>, Vec<Option<Outputs>>) {
     let mut answers: Vec<Option<Outputs>> = requests.iter().map(|_| None).collect();
     let joins = model.batch_axis() == BatchAxis::Rows;
     let mut groups: Vec<Group> = Vec::new();
     // By the lengths of all axes but the first: the group that still takes requests.
     let mut open: HashMap<Vec<usize>, usize> = HashMap::new();
     for (place, inputs) in requests.into_iter().enumerate() {
-        match inputs.and_then(|inputs| model.in_order(inputs)) {
-            Err(error) => answers[place] = Some(Err(error)),
-            Ok(inputs) => {
-                let rows = inputs.first().and_then(Tensor::rows).unwrap_or(0);
-                let elements = inputs.iter().map(|input| input.data().len()).max().unwrap_or(0);
-                let key = inputs.iter().flat_map(|input| input.shape().iter().skip(1).copied()).collect();
-                let fits = |group: &Group| {
-                    group.rows + rows <= ONNX_JOINED_ROWS_MAX
-                        && group.elements + elements <= JOINED_ELEMENTS_MAX
-                };
-                let next = groups.len();
-                let index = open.entry(key).or_insert(next);
-                if *index < next && !(joins && fits(&groups[*index])) {
-                    *index = next;
-                }
-                if *index == next {
-                    groups.push(Group::default());
-                }
-                let group = &mut groups[*index];
-                group.rows += rows;
-                group.elements += elements;
-                group.members.push(Member { place, rows, inputs });
+        let inputs = match inputs.and_then(|inputs| model.in_order(inputs)) {
+            Ok(inputs) => inputs,
+            Err(error) => {
+                answers[place] = Some(Err(error));
+                continue;
             }
+        };
+        let rows = inputs.first().and_then(Tensor::rows).unwrap_or(0);
+        let elements = inputs.iter().map(|input| input.data().len()).max().unwrap_or(0);
+        let key = inputs.iter().flat_map(|input| input.shape().iter().skip(1).copied()).collect();
+        let next = groups.len();
+        let index = open.entry(key).or_insert(next);
+        if *index < next && !(joins && groups[*index].has_room(rows, elements)) {
+            *index = next;
         }
+        if *index == next {
+            groups.push(Group::default());
+        }
+        groups[*index].push(Member { place, rows, inputs }, elements);
     }
-    for group in groups {
-        run_group(model, group, &mut answers);
+    (groups, answers)
+}
+
+impl Group {
+    fn has_room(&self, rows: usize, elements: usize) -> bool {
+        self.rows + rows <= ONNX_JOINED_ROWS_MAX && self.elements + elements <= JOINED_ELEMENTS_MAX
     }
-    answers.into_iter().map(|answer| answer.unwrap_or(Err(ServeError::NoAnswer))).collect()
+
+    fn push(&mut self, member: Member, elements: usize) {
+        self.rows += member.rows;
+        self.elements += elements;
+        self.members.push(member);
+    }
 }
 
 fn run_group(model: &OnnxModel, mut group: Group, answers: &mut [Option<Outputs>]) {
@@ -123,3 +136,7 @@ fn to_rows(columns: Vec<Vec<Tensor>>, requests: usize) -> Vec<Vec<Tensor>> {
     }
     rows
 }
+
+#[cfg(test)]
+#[path = "joined_tests.rs"]
+mod tests;

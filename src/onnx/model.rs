@@ -1,6 +1,12 @@
 //! A loaded model: what it takes, and runs of it.
 
-use std::{collections::HashMap, fmt, path::Path, sync::Arc};
+use std::{
+    collections::HashMap,
+    fmt,
+    panic::{AssertUnwindSafe, catch_unwind},
+    path::Path,
+    sync::Arc,
+};
 
 use tract_linalg::multithread::Executor;
 use tract_onnx::prelude::{Symbol, TVec, ToDim, TypedModel};
@@ -184,7 +190,11 @@ impl OnnxModel {
             .map(|input| convert::to_tract(input.shape(), input.data()))
             .collect::<Result<_, _>>()
             .map_err(|error| failed(detail(error)))?;
-        let values = plan.run(given).map_err(|error| failed(detail(error)))?;
+        // Some values make an operator panic, an integer divided by zero for one; the state of the run, the only
+        // thing that could be left half done, is dropped with it.
+        let values = catch_unwind(AssertUnwindSafe(|| plan.run(given)))
+            .map_err(|_| failed("tract panicked over these values"))?
+            .map_err(|error| failed(detail(error)))?;
         let output = |(port, value): (&Port, &tract_onnx::prelude::TValue)| {
             let data = convert::from_tract(value).map_err(|error| failed(detail(error)))?;
             Tensor::new(port.name.clone(), value.shape(), data).map_err(failed)

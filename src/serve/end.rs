@@ -13,6 +13,9 @@ use crate::{
 
 /// How often it is looked whether anything still runs.
 const LOOK: Duration = Duration::from_millis(2);
+/// How long callers with open connections may ask once more at least: each answer tells them to close, so that
+/// none has its connection cut while its next request is on the way.
+const LINGER: Duration = Duration::from_millis(100);
 /// What draining and the servers may take at least, however late it is.
 const LEAST: Duration = Duration::from_secs(1);
 
@@ -31,6 +34,9 @@ impl Serve {
         // No new connections; those there are go on, and each answer tells its caller to close.
         join_all(servers.iter().map(|server| server.pause())).await;
         office.directory.close();
+        if !servers.is_empty() {
+            office.directory.timed(|| sleep(LINGER.min(allowed))).await;
+        }
         while self.0.busy() && !left().is_zero() {
             office.directory.timed(|| sleep(LOOK)).await;
         }
@@ -60,14 +66,14 @@ impl Serve {
 }
 
 impl Inner {
-    /// Whether any call runs or waits at a replica.
+    /// Whether any HTTP exchange is under way, or any call runs or waits at a replica.
     fn busy(&self) -> bool {
+        if !self.office.exchanges.is_empty() {
+            return true;
+        }
         let fleet = self.office.fleet();
-        fleet
-            .backends
-            .values()
-            .flat_map(|backend| &backend.replicas)
-            .any(|replica| replica.control.load() > 0)
+        let mut replicas = fleet.backends.values().flat_map(|backend| &backend.replicas);
+        replicas.any(|replica| replica.control.load() > 0)
     }
 
     /// Ends whatever of ours lives on a thread that is not ours.

@@ -14,7 +14,10 @@ mod http;
 mod onnx;
 mod panics;
 mod shutdown;
+#[cfg(feature = "onnx")]
 mod socket;
 mod support;
 mod tidy;
+#[cfg(feature = "onnx")]
+mod triton;
 mod wire;
