@@ -1,9 +1,13 @@
 //! The integration tests, one binary; each area is a file.
 
+mod actix_assumptions;
 mod batching;
 mod cancellation;
 mod deadlines;
 mod frail;
+mod lifecycle;
 mod overload;
+mod own_actors;
 mod panics;
+mod placement;
 mod support;
