@@ -3,7 +3,7 @@
 use std::{
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicU64, Ordering::SeqCst},
+        atomic::{AtomicBool, Ordering::SeqCst},
     },
     thread::{self, ThreadId},
     time::{Duration, Instant},
@@ -173,7 +173,6 @@ struct Down(u64);
 
 struct Nested {
     next: Handle<Down>,
-    deepest: Arc<AtomicU64>,
 }
 impl Actor for Nested {
     type Context = ReplicaContext<Self>;
@@ -181,7 +180,6 @@ impl Actor for Nested {
 impl Handler<Down> for Nested {
     type Result = ResponseFuture<Result<u64, ServeError>>;
     fn handle(&mut self, Down(n): Down, _: &mut Self::Context) -> Self::Result {
-        self.deepest.fetch_max(n, SeqCst);
         // Sent at once: the next handler runs on this stack where it may.
         let answer = (n > 0).then(|| self.next.call(Down(n - 1)));
         Box::pin(async move {
@@ -194,10 +192,7 @@ impl Handler<Down> for Nested {
 }
 
 fn nested(next: String) -> Backend<Nested> {
-    let make = move |ctx: &mut ReplicaContext<Nested>| {
-        Ok(Nested { next: ctx.handle(&next)?, deepest: Arc::default() })
-    };
-    Backend::new(make).handles::<Down>()
+    Backend::new(move |ctx| Ok(Nested { next: ctx.handle(&next)? })).handles::<Down>()
 }
 
 #[actix_web::test]
