@@ -1,8 +1,8 @@
 //! The kernel's words: a request, a call on its way, the reply it carries, the answer its caller gets.
 
 use std::{
-    future::Future,
-    pin::Pin,
+    future::{Future, poll_fn},
+    pin::{Pin, pin},
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicUsize, Ordering},
@@ -12,7 +12,7 @@ use std::{
 
 use actix::Message;
 use futures_util::task::AtomicWaker;
-use tokio::{sync::oneshot, time::Instant};
+use tokio::{sync::oneshot, task::coop::unconstrained, time::Instant};
 
 use crate::{
     error::ServeError,
@@ -238,7 +238,11 @@ impl<R: Send + 'static> Reply<R> {
     /// Ready when the caller has left.
     pub fn poll_closed(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         match &mut self.0 {
-            Kind::Channel(tx) | Kind::Unminded(tx) => tx.poll_closed(cx),
+            Kind::Channel(tx) | Kind::Unminded(tx) => {
+                // Out of the task's budget: a replica asks this for all its calls in one task, and those of
+                // thousands that left would be let go a hundred at a time.
+                pin!(unconstrained(poll_fn(|cx| tx.poll_closed(cx)))).poll(cx)
+            }
             Kind::Mapped(sink) => sink.poll_closed(cx),
             Kind::Nobody => Poll::Pending,
         }
@@ -246,7 +250,7 @@ impl<R: Send + 'static> Reply<R> {
 
     /// Waits until the caller has left.
     pub async fn closed(&mut self) {
-        std::future::poll_fn(|cx| self.poll_closed(cx)).await;
+        poll_fn(|cx| self.poll_closed(cx)).await;
     }
 
     /// A reply for another type, whose answer passes through `map` on its way here.

@@ -15,6 +15,7 @@ use actix::{
 };
 use tokio::{
     sync::oneshot,
+    task::coop::unconstrained,
     time::{Sleep, sleep_until},
 };
 
@@ -235,7 +236,7 @@ impl<R: 'static, S: Send + 'static> RequestFuture<R, S> {
                     Poll::Ready(Err(ServeError::Panicked { message }))
                 }
             },
-            Going::WithActor(rx, mark) => Pin::new(rx).poll(cx).map(|got| {
+            Going::WithActor(rx, mark) => Pin::new(&mut unconstrained(rx)).poll(cx).map(|got| {
                 got.unwrap_or_else(|_| {
                     Err(match mark.panicked.take() {
                         Some(message) => ServeError::Panicked { message },
