@@ -40,7 +40,9 @@ async fn all_leave<M: Request<Response = u64>>(serve: &Serve, make: fn(Do) -> M,
     drop(calls);
     let left = Instant::now();
     until("nothing runs", || watch.barrier.inside() == 0 && gauges(serve, "frail") == (0, 0)).await;
-    assert!(left.elapsed() < Duration::from_secs(1), "it took {:?}", left.elapsed());
+    let took = left.elapsed();
+    println!("all had ended after {took:?}");
+    assert!(took < Duration::from_secs(1), "it took {took:?}");
     assert_eq!(watch.barrier.began(), running as u64, "what had not begun never did");
     // It takes calls as before.
     let sync: Handle<Sync> = serve.handle("frail").unwrap();
