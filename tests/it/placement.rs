@@ -255,3 +255,18 @@ async fn calls_to_the_own_replica_keep_their_order() {
     assert_eq!(*seen.lock().unwrap(), [0, 1, 2]);
     stage.end().await.unwrap();
 }
+
+#[actix_web::test]
+async fn a_call_that_could_be_answered_at_once_overtakes_none_that_waits() {
+    let (stage, seen) = (Stage::new().await.unwrap(), Arc::<std::sync::Mutex<Vec<u64>>>::default());
+    let own = Arc::clone(&seen);
+    let backend = Backend::new(move |ctx| Ok(Ordered(ctx.handle("own")?, Arc::clone(&own))));
+    let handle: Handle<Light> = stage.replica("own", backend.handles::<Light>()).await.unwrap();
+    // This thread, which is the replica's, is held meanwhile: both wait in the lane.
+    let other = handle.clone();
+    let before = thread::spawn(move || [other.call(Light(1)), other.call(Light(2))]).join().unwrap();
+    assert_eq!(handle.call(Light(3)).await, Ok(3));
+    assert_eq!(*seen.lock().unwrap(), [1, 2, 3]);
+    drop(before);
+    stage.end().await.unwrap();
+}
