@@ -1,8 +1,8 @@
 //! The kernel's words: a request, a call on its way, the reply it carries, the answer its caller gets.
 
 use std::{
-    future::Future,
-    pin::Pin,
+    future::{Future, poll_fn},
+    pin::{Pin, pin},
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicUsize, Ordering},
@@ -12,7 +12,7 @@ use std::{
 
 use actix::Message;
 use futures_util::task::AtomicWaker;
-use tokio::{sync::oneshot, time::Instant};
+use tokio::{sync::oneshot, task::coop::unconstrained, time::Instant};
 
 use crate::{
     error::ServeError,
@@ -147,7 +147,10 @@ pub struct Call<M: Request> {
 pub struct Reply<R>(Kind<R>);
 
 enum Kind<R> {
+    /// Whoever waits at the other end minds the deadline.
     Channel(oneshot::Sender<Result<R, ServeError>>),
+    /// Whoever waits at the other end does not.
+    Unminded(oneshot::Sender<Result<R, ServeError>>),
     Mapped(Box<dyn Sink<R>>),
     Nobody,
 }
@@ -156,6 +159,7 @@ trait Sink<R>: Send {
     fn send(self: Box<Self>, result: Result<R, ServeError>);
     fn is_closed(&self) -> bool;
     fn poll_closed(&mut self, cx: &mut Context<'_>) -> Poll<()>;
+    fn minds_deadline(&self) -> bool;
 }
 
 struct Map<T, F> {
@@ -178,6 +182,9 @@ where
     fn poll_closed(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         self.inner.poll_closed(cx)
     }
+    fn minds_deadline(&self) -> bool {
+        self.inner.minds_deadline()
+    }
 }
 
 impl<R: Send + 'static> Reply<R> {
@@ -194,13 +201,13 @@ impl<R: Send + 'static> Reply<R> {
 
     /// The reply at the other end of an actix envelope.
     pub(crate) fn from_sender(tx: Option<oneshot::Sender<Result<R, ServeError>>>) -> Self {
-        Self(tx.map_or(Kind::Nobody, Kind::Channel))
+        Self(tx.map_or(Kind::Nobody, Kind::Unminded))
     }
 
     /// Answers; nothing happens if the caller has left. Never panics, whatever user code the answer holds.
     pub fn send(self, result: Result<R, ServeError>) {
         match self.0 {
-            Kind::Channel(tx) => {
+            Kind::Channel(tx) | Kind::Unminded(tx) => {
                 if let Err(left) = tx.send(result) {
                     drop_guarded(left);
                 }
@@ -213,16 +220,29 @@ impl<R: Send + 'static> Reply<R> {
     /// Whether the caller has left.
     pub fn is_closed(&self) -> bool {
         match &self.0 {
-            Kind::Channel(tx) => tx.is_closed(),
+            Kind::Channel(tx) | Kind::Unminded(tx) => tx.is_closed(),
             Kind::Mapped(sink) => sink.is_closed(),
             Kind::Nobody => false,
+        }
+    }
+
+    /// Whether the caller leaves at the deadline by itself.
+    pub(crate) fn minds_deadline(&self) -> bool {
+        match &self.0 {
+            Kind::Channel(_) => true,
+            Kind::Mapped(sink) => sink.minds_deadline(),
+            Kind::Unminded(_) | Kind::Nobody => false,
         }
     }
 
     /// Ready when the caller has left.
     pub fn poll_closed(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         match &mut self.0 {
-            Kind::Channel(tx) => tx.poll_closed(cx),
+            Kind::Channel(tx) | Kind::Unminded(tx) => {
+                // Out of the task's budget: a replica asks this for all its calls in one task, and those of
+                // thousands that left would be let go a hundred at a time.
+                pin!(unconstrained(poll_fn(|cx| tx.poll_closed(cx)))).poll(cx)
+            }
             Kind::Mapped(sink) => sink.poll_closed(cx),
             Kind::Nobody => Poll::Pending,
         }
@@ -230,7 +250,7 @@ impl<R: Send + 'static> Reply<R> {
 
     /// Waits until the caller has left.
     pub async fn closed(&mut self) {
-        std::future::poll_fn(|cx| self.poll_closed(cx)).await;
+        poll_fn(|cx| self.poll_closed(cx)).await;
     }
 
     /// A reply for another type, whose answer passes through `map` on its way here.

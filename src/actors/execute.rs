@@ -5,14 +5,18 @@ use std::{
     future::Future,
     pin::Pin,
     rc::Rc,
-    task::{Context, Poll, Waker},
+    task::{Context, Poll, Waker, ready},
 };
 
 use actix::{
     Actor, Handler,
     dev::{MessageResponse, ResponseFuture},
 };
-use tokio::sync::oneshot;
+use tokio::{
+    sync::oneshot,
+    task::coop::unconstrained,
+    time::{Sleep, sleep_until},
+};
 
 use crate::{
     actors::context::{Desk, Mark, ReplicaContext},
@@ -202,6 +206,8 @@ pub(crate) struct RequestFuture<R, S: Send + 'static> {
     going: Option<Going<R>>,
     reply: Option<Reply<S>>,
     running: Option<Running>,
+    /// When it ends, for callers that do not mind their deadline themselves.
+    alarm: Option<Pin<Box<Sleep>>>,
     close: fn(R) -> Result<S, ServeError>,
 }
 
@@ -212,7 +218,13 @@ impl<R: 'static, S: Send + 'static> RequestFuture<R, S> {
         running: Running,
         close: fn(R) -> Result<S, ServeError>,
     ) -> Self {
-        Self { going: Some(going), reply: Some(reply), running: Some(running), close }
+        Self { going: Some(going), reply: Some(reply), running: Some(running), alarm: None, close }
+    }
+
+    /// Ends it at the deadline.
+    pub(crate) fn until(mut self, deadline: Option<tokio::time::Instant>) -> Self {
+        self.alarm = deadline.map(|at| Box::pin(sleep_until(at)));
+        self
     }
 
     fn poll_going(&mut self, cx: &mut Context<'_>, desk: &Desk) -> Poll<Result<R, ServeError>> {
@@ -225,7 +237,7 @@ impl<R: 'static, S: Send + 'static> RequestFuture<R, S> {
                     Poll::Ready(Err(ServeError::Panicked { message }))
                 }
             },
-            Going::WithActor(rx, mark) => Pin::new(rx).poll(cx).map(|got| {
+            Going::WithActor(rx, mark) => Pin::new(&mut unconstrained(rx)).poll(cx).map(|got| {
                 got.unwrap_or_else(|_| {
                     Err(match mark.panicked.take() {
                         Some(message) => ServeError::Panicked { message },
@@ -261,7 +273,13 @@ impl<R: 'static, S: Send + 'static> Future for RequestFuture<R, S> {
             return Poll::Ready(());
         }
         let Some(desk) = this.running.as_ref().map(|r| Rc::clone(&r.desk)) else { return Poll::Ready(()) };
-        let Poll::Ready(result) = this.poll_going(cx, &desk) else { return Poll::Pending };
+        let mut polled = this.poll_going(cx, &desk);
+        if polled.is_pending()
+            && let Some(alarm) = &mut this.alarm
+        {
+            polled = alarm.as_mut().poll(cx).map(|()| Err(ServeError::DeadlineExceeded));
+        }
+        let result = ready!(polled);
         this.discard();
         let result = result.and_then(|inner| {
             desk.guard(|| (this.close)(inner)).unwrap_or_else(|message| Err(ServeError::Panicked { message }))

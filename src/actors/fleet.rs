@@ -171,14 +171,22 @@ pub(crate) fn admitted(config: &BackendConfig, n: usize, i: usize) -> usize {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
-    #[test]
-    fn the_shares_of_the_queue_add_up() {
-        for (queued, n) in [(64, 1), (1000, 3), (2, 7), (0, 4)] {
-            let config = BackendConfig::default().max_queued_queries(queued).max_concurrent_queries(5);
-            let total: usize = (0..n).map(|i| admitted(&config, n, i)).sum();
-            assert_eq!(total, queued + 5 * n, "{queued} over {n}");
+    proptest! {
+        #[test]
+        fn the_shares_of_the_queue_add_up_and_differ_by_one_at_most(
+            queued in 0_usize..5_000,
+            running in 1_usize..500,
+            n in 1_usize..64,
+        ) {
+            let config = BackendConfig::default().max_queued_queries(queued).max_concurrent_queries(running);
+            let shares: Vec<_> = (0..n).map(|i| admitted(&config, n, i)).collect();
+            prop_assert_eq!(shares.iter().sum::<usize>(), queued + running * n);
+            let (least, most) = (shares.iter().min().unwrap(), shares.iter().max().unwrap());
+            prop_assert!(*least >= running && most - least <= 1);
         }
     }
 }

@@ -7,7 +7,7 @@ use actix::{Actor, Handler};
 use crate::{
     actors::{
         context::ReplicaContext,
-        execute::{Form, Going, RequestFuture, Running, Step, execute},
+        execute::{Form, RequestFuture, Running, Step, execute},
         lane::{Job, Lane},
         register,
         replica::{Cell, Core},
@@ -43,8 +43,6 @@ impl<A: Actor<Context = ReplicaContext<A>>, F> LanePort<A, F> {
         ServeError::Overloaded { backend: self.backend.clone(), limit: self.lane.gate.limit() }
     }
 }
-
-type Outer<F> = <<F as Form>::Outer as Request>::Response;
 
 impl<A, F> LanePort<A, F>
 where
@@ -171,6 +169,7 @@ where
         if F::COUNTS {
             ctx.desk.cells.queuing.latency(begun.since(queued));
         }
+        let until = meta.deadline.filter(|_| !reply.minds_deadline());
         ctx.desk.begin(F::COUNTS);
         let step = execute::<A, F>(actor, ctx, msg, meta);
         ctx.desk.end(F::COUNTS);
@@ -182,7 +181,11 @@ where
                 drop(permit);
                 reply.send(result);
             }
-            Step::Going(going) => go_on::<F>(ctx, going, reply, begun, permit),
+            Step::Going(going) => {
+                let running = Running::begin::<F>(&ctx.desk, begun, permit);
+                let future = RequestFuture::new(going, reply, running, F::close).until(until);
+                ctx.desk.incoming.borrow_mut().push(Box::pin(future));
+            }
         }
     }
 
@@ -191,18 +194,6 @@ where
         drop(permit);
         turn_away(call, home, why);
     }
-}
-
-fn go_on<F: Form>(
-    ctx: &ReplicaContext<impl Actor>,
-    going: Going<<F::Inner as Request>::Response>,
-    reply: Reply<Outer<F>>,
-    begun: Tick,
-    permit: Option<Permit>,
-) {
-    let running = Running::begin::<F>(&ctx.desk, begun, permit);
-    let future = RequestFuture::new(going, reply, running, F::close);
-    ctx.desk.incoming.borrow_mut().push(Box::pin(future));
 }
 
 /// A call that never began goes to a sibling of its replica; without one its caller is told `why`.

@@ -59,6 +59,8 @@ impl BatchPolicy {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     const POLICY: BatchPolicy = BatchPolicy { size_max: 4, wait: Duration::from_millis(2), running_max: 8 };
@@ -108,5 +110,40 @@ mod tests {
         let now = Instant::now();
         let policy = BatchPolicy { running_max: 2, ..POLICY };
         assert_eq!(policy.decide(state(4, Some(now), 0), now), Decision::Leave(4));
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_waits_leaves_or_has_a_time_or_waits_for_what_runs(
+            size_max in 1_usize..64,
+            wait_us in prop_oneof![Just(0_u64), 1..10_000_u64],
+            spare in 0_usize..64,
+            queued in 1_usize..200,
+            running in 0_usize..200,
+            age_us in 0_u64..20_000,
+        ) {
+            let policy = BatchPolicy {
+                size_max,
+                wait: Duration::from_micros(wait_us),
+                running_max: size_max + spare,
+            };
+            let oldest = Instant::now();
+            let now = oldest + Duration::from_micros(age_us);
+            match policy.decide(state(queued, Some(oldest), running), now) {
+                Decision::Leave(size) => {
+                    prop_assert!(size >= 1 && size <= size_max.min(queued));
+                    prop_assert!(running == 0 || running + size <= policy.running_max);
+                    prop_assert!(size == size_max || age_us >= wait_us);
+                }
+                Decision::Until(at) => {
+                    prop_assert!(at > now && at == oldest + policy.wait && queued < size_max);
+                    // Nothing changed but the time: then it leaves.
+                    let then = policy.decide(state(queued, Some(oldest), running), at);
+                    prop_assert_eq!(then, Decision::Leave(queued));
+                }
+                // Never for ever: something runs, whose end is a reason to look again.
+                Decision::Hold => prop_assert!(running > 0),
+            }
+        }
     }
 }

@@ -97,7 +97,7 @@ impl Watch {
             let left = watch.fail_factory.load(SeqCst);
             if left > 0 {
                 watch.fail_factory.fetch_sub(1, SeqCst);
-                if left % 2 == 0 {
+                if left.is_multiple_of(2) {
                     panic!("{MEANT}: factory");
                 }
                 return Err("the factory failed".into());

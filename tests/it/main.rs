@@ -1,18 +1,29 @@
 //! The integration tests, one binary: a module for each area.
 
+mod actix_assumptions;
 mod api;
+mod batching;
 #[cfg(feature = "onnx")]
 mod binary;
+mod cancellation;
+mod deadlines;
 #[cfg(feature = "onnx")]
 mod digits;
 mod embedding;
+mod endings;
 mod examples;
 mod examples_http;
 mod frail;
 mod http;
+mod lifecycle;
+mod meta;
+mod noter;
 #[cfg(feature = "onnx")]
 mod onnx;
+mod overload;
+mod own_actors;
 mod panics;
+mod placement;
 mod shutdown;
 #[cfg(feature = "onnx")]
 mod socket;
