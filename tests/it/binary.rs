@@ -69,6 +69,10 @@ fn wait(child: &mut Child) -> i32 {
         if let Some(status) = child.try_wait().unwrap() {
             return status.code().expect("it ended by itself, not by a signal");
         }
+        #[expect(
+            clippy::disallowed_methods,
+            reason = "another process is looked at, on a thread without replicas"
+        )]
         std::thread::sleep(Duration::from_millis(2));
     }
     child.kill().unwrap();

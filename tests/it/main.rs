@@ -1,4 +1,10 @@
 //! The integration tests, one binary: a module for each area.
+#![allow(
+    clippy::manual_assert,
+    clippy::items_after_statements,
+    clippy::semicolon_if_nothing_returned,
+    reason = "a test reads from top to bottom, and what panics there is meant to"
+)]
 
 mod actix_assumptions;
 mod api;

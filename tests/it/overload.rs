@@ -136,6 +136,7 @@ async fn a_queue_of_zero_lets_nothing_wait() {
 async fn calls_are_handled_in_the_order_in_which_they_came() {
     for options in [ServeOptions::default().current_thread(), own_thread()] {
         let (serve, seen) = (Serve::start(options).await.unwrap(), Barrier::new());
+        #[expect(clippy::disallowed_methods, reason = "the test bounds what it sends")]
         let (sender, mut order) = tokio::sync::mpsc::unbounded_channel();
         let gate = seen.clone();
         let backend = Backend::from_fn(move |Nth(n): Nth| {
