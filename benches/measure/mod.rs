@@ -1,6 +1,8 @@
 //! What every bench shares: timing, medians, a table.
 #![allow(dead_code, reason = "each bench uses its part")]
 
+pub mod closed_loop;
+
 use std::time::Instant;
 
 /// A number from the environment.

@@ -16,6 +16,8 @@ const LOOK: Duration = Duration::from_millis(2);
 /// How long callers with open connections may ask once more at least: each answer tells them to close, so that
 /// none has its connection cut while its next request is on the way.
 const LINGER: Duration = Duration::from_millis(100);
+/// How long requests whose bodies are still coming are waited for, when nothing else is left to do.
+const UPLOADS: Duration = Duration::from_secs(5);
 /// What draining and the servers may take at least, however late it is.
 const LEAST: Duration = Duration::from_secs(1);
 
@@ -41,6 +43,10 @@ impl Serve {
             office.directory.timed(|| sleep(LOOK)).await;
         }
         let in_time = !self.0.busy();
+        let uploads = tokio::time::Instant::now() + UPLOADS.min(left());
+        while !office.exchanges.is_empty() && tokio::time::Instant::now() < uploads {
+            office.directory.timed(|| sleep(LOOK)).await;
+        }
         // Replicas first: the servers' workers are the threads that they live on.
         let drain = office.directory.timed(|| timeout(left().max(LEAST), self.0.controller.send(DrainAll)));
         let drained = drain.await.is_ok();
@@ -66,11 +72,8 @@ impl Serve {
 }
 
 impl Inner {
-    /// Whether any HTTP exchange is under way, or any call runs or waits at a replica.
+    /// Whether any call runs or waits at a replica.
     fn busy(&self) -> bool {
-        if !self.office.exchanges.is_empty() {
-            return true;
-        }
         let fleet = self.office.fleet();
         let mut replicas = fleet.backends.values().flat_map(|backend| &backend.replicas);
         replicas.any(|replica| replica.control.load() > 0)

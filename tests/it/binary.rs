@@ -1,157 +1,17 @@
 //! The `greenroom` binary as a real process: serving, ending in order, refusing.
 
 use std::{
-    io::{BufRead, BufReader, Read},
-    net::{SocketAddr, TcpListener},
-    path::{Path, PathBuf},
-    process::{Child, ChildStderr, ChildStdout, Command, Output, Stdio},
+    net::TcpListener,
+    path::Path,
     sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst},
     time::{Duration, Instant},
 };
 
 use crate::{
     digits::{self, held_out, labels, request},
+    process::{Folder, LIMIT, Server, output, refusal},
     socket::{Socket, head},
 };
-
-/// Longest time for a process to do what it is asked.
-const LIMIT: Duration = Duration::from_secs(60);
-
-/// A folder of its own with a configuration, gone with the guard.
-pub struct Folder(PathBuf);
-
-impl Folder {
-    /// `test` names the test, so that no two share a folder.
-    pub fn new(test: &str, yaml: &str) -> Self {
-        let folder = std::env::temp_dir().join(format!("greenroom-{}-{test}", std::process::id()));
-        std::fs::create_dir_all(&folder).unwrap();
-        std::fs::write(folder.join("serve.yaml"), yaml).unwrap();
-        Self(folder)
-    }
-
-    /// The committed configuration of the digits on free ports, beside a copy of its model.
-    pub fn digits(test: &str) -> Self {
-        let yaml = std::fs::read_to_string(digits::folder().join("serve.yaml")).unwrap();
-        let free = yaml.replace("port: 8000", "port: 0").replace("port: 8265", "port: 0");
-        assert_eq!(free.matches("port: 0").count(), 2, "{yaml}");
-        let folder = Self::new(test, &free);
-        std::fs::copy(digits::model(), folder.0.join("digits.onnx")).unwrap();
-        folder
-    }
-
-    fn yaml(&self) -> PathBuf {
-        self.0.join("serve.yaml")
-    }
-}
-
-impl Drop for Folder {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.0);
-    }
-}
-
-fn greenroom(args: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_greenroom"));
-    command.args(args).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    command
-}
-
-/// Runs it to its end.
-fn output(args: &[&str]) -> Output {
-    let mut child = greenroom(args).spawn().unwrap();
-    wait(&mut child);
-    child.wait_with_output().unwrap()
-}
-
-fn wait(child: &mut Child) -> i32 {
-    let until = Instant::now() + LIMIT;
-    while Instant::now() < until {
-        if let Some(status) = child.try_wait().unwrap() {
-            return status.code().expect("it ended by itself, not by a signal");
-        }
-        #[expect(
-            clippy::disallowed_methods,
-            reason = "another process is looked at, on a thread without replicas"
-        )]
-        std::thread::sleep(Duration::from_millis(2));
-    }
-    child.kill().unwrap();
-    panic!("the process did not end");
-}
-
-/// What it refused with: exit code 1, nothing on stdout but addresses, one message on stderr.
-fn refusal(yaml: &Path) -> String {
-    let output = output(&["run", yaml.to_str().unwrap()]);
-    let error = String::from_utf8(output.stderr).unwrap();
-    assert_eq!(output.status.code(), Some(1), "{error}");
-    assert!(!String::from_utf8(output.stdout).unwrap().contains("ready"), "{error}");
-    error
-}
-
-/// A server that says `ready`; killed with the guard.
-pub struct Server {
-    child: Child,
-    stdout: BufReader<ChildStdout>,
-    stderr: ChildStderr,
-    pub data: Option<SocketAddr>,
-    pub admin: SocketAddr,
-}
-
-impl Server {
-    pub fn start(folder: &Folder) -> Self {
-        let mut child = greenroom(&["run", folder.yaml().to_str().unwrap()]).spawn().unwrap();
-        let mut stdout = BufReader::new(child.stdout.take().unwrap());
-        let mut stderr = child.stderr.take().unwrap();
-        let (mut data, mut admin) = (None, None);
-        loop {
-            let mut line = String::new();
-            stdout.read_line(&mut line).unwrap();
-            let address = |at: &str| at.trim_end().strip_prefix("http://").unwrap().parse().unwrap();
-            match line.trim_end() {
-                "ready" => break,
-                line if line.starts_with("serving on ") => data = Some(address(&line["serving on ".len()..])),
-                line if line.starts_with("admin on ") => admin = Some(address(&line["admin on ".len()..])),
-                other => {
-                    let mut error = String::new();
-                    let _ = child.kill();
-                    let _ = stderr.read_to_string(&mut error);
-                    panic!("{other:?} instead of `ready`: {error}");
-                }
-            }
-        }
-        Self { child, stdout, stderr, data, admin: admin.unwrap() }
-    }
-
-    pub fn data(&self) -> SocketAddr {
-        self.data.unwrap()
-    }
-
-    fn terminate(&self) {
-        let killed = Command::new("kill").args(["-TERM", &self.child.id().to_string()]).status().unwrap();
-        assert!(killed.success());
-    }
-
-    /// Ends it in order: exit code 0, no complaint.
-    pub fn end(mut self) {
-        self.terminate();
-        self.ended();
-    }
-
-    fn ended(&mut self) {
-        let code = wait(&mut self.child);
-        let (mut rest, mut error) = (String::new(), String::new());
-        self.stdout.read_to_string(&mut rest).unwrap();
-        self.stderr.read_to_string(&mut error).unwrap();
-        assert_eq!((code, rest.as_str(), error.as_str()), (0, "", ""));
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
 
 #[test]
 fn it_serves_the_digits_and_ends_on_sigterm() {

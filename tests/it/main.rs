@@ -15,6 +15,8 @@ mod cancellation;
 mod deadlines;
 #[cfg(feature = "onnx")]
 mod digits;
+#[cfg(feature = "onnx")]
+mod digits_example;
 mod embedding;
 mod endings;
 mod examples;
@@ -30,6 +32,8 @@ mod overload;
 mod own_actors;
 mod panics;
 mod placement;
+#[cfg(feature = "onnx")]
+mod process;
 mod shutdown;
 #[cfg(feature = "onnx")]
 mod socket;

@@ -3,8 +3,8 @@
 use std::{path::PathBuf, process::Command};
 
 use crate::{
-    binary::{Folder, Server},
     digits,
+    process::{Folder, Server},
 };
 
 /// A Python that has `tests/python/requirements.txt` installed.
