@@ -253,8 +253,10 @@ impl<A: Actor<Context = ReplicaContext<A>>> Backend<A> {
         A: Handler<F::Inner>,
     {
         self.spec::<F>(label, join, |build| match build.batcher_for::<F::Inner>() {
-            Some(lane) => Arc::new(BatchPort::<F>::new(build.backend().clone(), lane, build.gate()))
-                as Arc<dyn Port<F::Outer>>,
+            Some(lane) => {
+                Arc::new(BatchPort::<F>::new(build.backend().clone(), lane, build.gate(), build.settings()))
+                    as Arc<dyn Port<F::Outer>>
+            }
             None => Arc::new(LanePort::<A, F>::new(build.backend().clone(), Arc::clone(&build.lane))),
         })
     }
@@ -266,7 +268,7 @@ impl<A: Actor<Context = ReplicaContext<A>>> Backend<A> {
     {
         self.spec::<F>(label, join, |build| {
             let lane = build.batcher::<F::Inner>();
-            Arc::new(BatchPort::<F>::new(build.backend().clone(), lane, build.gate()))
+            Arc::new(BatchPort::<F>::new(build.backend().clone(), lane, build.gate(), build.settings()))
         })
     }
 

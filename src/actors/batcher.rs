@@ -1,5 +1,6 @@
 //! The Batcher: an actor beside its replica that gathers calls and hands them over as batches.
 
+mod pending;
 mod port;
 
 use std::{
@@ -15,10 +16,7 @@ use std::{
 };
 
 use actix::{Actor, ActorFuture, AsyncContext};
-use futures_util::{
-    future::LocalBoxFuture,
-    stream::{FuturesUnordered, Stream},
-};
+use futures_util::future::LocalBoxFuture;
 
 use crate::{
     actors::{
@@ -36,6 +34,7 @@ use crate::{
     port::{Home, Port},
 };
 
+use pending::Pending;
 pub(crate) use port::BatchPort;
 
 /// The batching options of a replica, changed while it runs.
@@ -51,6 +50,11 @@ impl BatchSettings {
         self.size_max.store(size_max.max(1), Relaxed);
         self.wait_ns.store(u64::try_from(wait.as_nanos()).unwrap_or(u64::MAX), Relaxed);
         self.running_max.store(running_max, Relaxed);
+    }
+
+    /// Requests that run at once.
+    pub(crate) fn running_max(&self) -> usize {
+        self.running_max.load(Relaxed)
     }
 
     fn policy(&self) -> BatchPolicy {
@@ -75,6 +79,8 @@ pub(crate) struct Bench<M: Request> {
     /// Set for idempotent backends: a batch that panicked is run again in halves.
     pub(crate) copy: Option<CopyBatch<M>>,
     pub(crate) queue: Mutex<VecDeque<Waiter<M>>>,
+    /// Requests in batches that run.
+    pub(crate) running: AtomicUsize,
 }
 
 /// A call that waits for company.
@@ -132,20 +138,13 @@ impl<M: Request> Actor for Batcher<M> {
     type Context = ReplicaContext<Self>;
 
     fn started(&mut self, ctx: &mut Self::Context) {
-        ctx.spawn(Pump {
-            timer: Timer::new(self.bench.timer),
-            running: 0,
-            ends: FuturesUnordered::new(),
-            message: PhantomData,
-        });
+        ctx.spawn(Pump { timer: Timer::new(self.bench.timer), message: PhantomData });
     }
 }
 
-/// Decides, sends and waits; polled after every message that its Batcher takes.
+/// Decides and sends; polled after every message that its Batcher takes and after every batch that ends.
 struct Pump<M> {
     timer: Timer,
-    running: usize,
-    ends: FuturesUnordered<LocalBoxFuture<'static, usize>>,
     message: PhantomData<fn(M)>,
 }
 
@@ -155,19 +154,16 @@ impl<M: Request> ActorFuture<Batcher<M>> for Pump<M> {
     fn poll(
         mut self: Pin<&mut Self>,
         batcher: &mut Batcher<M>,
-        _: &mut ReplicaContext<Batcher<M>>,
+        ctx: &mut ReplicaContext<Batcher<M>>,
         cx: &mut Context<'_>,
     ) -> Poll<()> {
-        while let Poll::Ready(Some(size)) = Pin::new(&mut self.ends).poll_next(cx) {
-            self.running -= size;
-        }
         loop {
             let now = self.timer.now();
             let (queued, oldest) = {
                 let queue = batcher.bench.queue();
                 (queue.len(), queue.front().map(|first| first.since))
             };
-            let state = BatchState { queued, oldest, running: self.running };
+            let state = BatchState { queued, oldest, running: batcher.bench.running.load(Relaxed) };
             match batcher.bench.settings.policy().decide(state, now) {
                 Decision::Hold => return Poll::Pending,
                 Decision::Until(at) => {
@@ -177,20 +173,16 @@ impl<M: Request> ActorFuture<Batcher<M>> for Pump<M> {
                 }
                 Decision::Leave(size) => {
                     let waiters = batcher.bench.take(size);
-                    let size = waiters.len();
-                    if size == 0 {
+                    if waiters.is_empty() {
                         continue;
                     }
+                    let running = RunningBatch::begin(&batcher.bench, waiters.len());
                     if let Some(rest) = send(&batcher.bench, waiters) {
-                        self.running += size;
-                        self.ends.push(Box::pin(async move {
+                        // Owned by the loop, like every request that runs: a rebuild of this state ends none.
+                        ctx.desk.incoming.borrow_mut().push(Box::pin(async move {
                             rest.await;
-                            size
+                            drop(running);
                         }));
-                        // Polled at once, so that its end wakes this task.
-                        if let Poll::Ready(Some(size)) = Pin::new(&mut self.ends).poll_next(cx) {
-                            self.running -= size;
-                        }
                     } else {
                         // It ran on this stack; others on this thread get their turn before the next.
                         cx.waker().wake_by_ref();
@@ -199,6 +191,22 @@ impl<M: Request> ActorFuture<Batcher<M>> for Pump<M> {
                 }
             }
         }
+    }
+}
+
+/// Counts the requests of a batch while it runs.
+struct RunningBatch<M: Request>(Arc<Bench<M>>, usize);
+
+impl<M: Request> RunningBatch<M> {
+    fn begin(bench: &Arc<Bench<M>>, size: usize) -> Self {
+        bench.running.fetch_add(size, Relaxed);
+        Self(Arc::clone(bench), size)
+    }
+}
+
+impl<M: Request> Drop for RunningBatch<M> {
+    fn drop(&mut self) {
+        self.0.running.fetch_sub(self.1, Relaxed);
     }
 }
 
@@ -218,7 +226,7 @@ fn send<M: Request>(bench: &Arc<Bench<M>>, waiters: Vec<Waiter<M>>) -> Option<Lo
     // A copy that panics leaves none: then the batch is not run again.
     let copy = bench.copy.filter(|_| msgs.len() > 1);
     let copy = copy.and_then(|copy| guarded(|| (copy(&msgs), metas.clone())).ok());
-    let pending = Pending { replies, begun };
+    let mut pending = Pending { replies, begun, cells: Arc::clone(&bench.cells) };
     match bench.target.call(Batch::new(msgs, metas), Meta::new()) {
         Answer::Now(result) => settle(bench, pending, result, copy),
         Answer::Refused(Refusal { msg: batch, why, .. }) => {
@@ -229,7 +237,14 @@ fn send<M: Request>(bench: &Arc<Bench<M>>, waiters: Vec<Waiter<M>>) -> Option<Lo
         Answer::Waiting(waiting) => {
             let bench = Arc::clone(bench);
             Some(Box::pin(async move {
-                let result = waiting.await;
+                let mut waiting = waiting;
+                let answered = std::future::poll_fn(|cx| match Pin::new(&mut waiting).poll(cx) {
+                    Poll::Ready(result) => Poll::Ready(Some(result)),
+                    Poll::Pending if pending.all_left(cx) => Poll::Ready(None),
+                    Poll::Pending => Poll::Pending,
+                });
+                // With its last caller the batch ends.
+                let Some(result) = answered.await else { return drop_guarded(copy) };
                 if let Some(rest) = settle(&bench, pending, result, copy) {
                     rest.await;
                 }
@@ -260,12 +275,11 @@ fn settle<M: Request>(
 /// Runs the two halves of a batch that panicked, one after the other, so that one poison item fails alone.
 fn halves<M: Request>(
     bench: Arc<Bench<M>>,
-    pending: Pending<M::Response>,
+    mut pending: Pending<M::Response>,
     mut msgs: Vec<M>,
     mut metas: Vec<Meta>,
 ) -> Option<LocalBoxFuture<'static, ()>> {
-    let Pending { mut replies, begun } = pending;
-    bench.cells.ended(replies.len());
+    let (mut replies, begun) = pending.take();
     let middle = msgs.len() / 2;
     let second = zip(msgs.split_off(middle), metas.split_off(middle), replies.split_off(middle), begun);
     let first = zip(msgs, metas, replies, begun);
@@ -288,54 +302,4 @@ fn zip<M: Request>(
     parts
         .map(|((msg, meta), (reply, permit))| Waiter { call: Call { msg, meta, reply }, permit, since })
         .collect()
-}
-
-/// The callers of a batch that runs.
-struct Pending<R> {
-    replies: Vec<(Reply<R>, Permit)>,
-    begun: Instant,
-}
-
-impl<R: Send + 'static> Pending<R> {
-    fn distribute<M>(self, bench: &Bench<M>, result: Result<Vec<Result<R, ServeError>>, ServeError>)
-    where
-        M: Request<Response = R>,
-    {
-        let (size, took) = (self.replies.len(), self.begun.elapsed());
-        bench.cells.ended(size);
-        let results = result.and_then(|results| match results.len() {
-            returned if returned == size => Ok(results),
-            returned => {
-                drop_guarded(results);
-                Err(ServeError::BatchLength { expected: size, returned })
-            }
-        });
-        let answer = |(reply, permit): (Reply<R>, Permit), result: Result<R, ServeError>| {
-            bench.cells.answered(took, result.is_err());
-            drop(permit);
-            reply.send(result);
-        };
-        match results {
-            Ok(results) => self.replies.into_iter().zip(results).for_each(|(r, result)| answer(r, result)),
-            Err(error) => {
-                let error = match error {
-                    ServeError::Panicked { message } => ServeError::BatchPanicked { size, message },
-                    other => other,
-                };
-                self.replies.into_iter().for_each(|reply| answer(reply, Err(error.clone())));
-            }
-        }
-    }
-}
-
-impl<R: Send + 'static> Pending<R> {
-    /// The replica took no more: the calls never began and go elsewhere.
-    fn turn_away<M: Request<Response = R>>(self, bench: &Bench<M>, batch: Batch<M>, why: &ServeError) {
-        bench.cells.ended(self.replies.len());
-        let metas = batch.metas().to_vec();
-        for ((msg, meta), (reply, permit)) in batch.into_iter().zip(metas).zip(self.replies) {
-            drop(permit);
-            let _ = guarded(|| turn_away(Call { msg, meta, reply }, Some(&*bench.home), why.clone()));
-        }
-    }
 }

@@ -184,6 +184,10 @@ impl<A: Actor<Context = ReplicaContext<A>>> Build<'_, A> {
         &self.order.identity.replica.backend
     }
 
+    pub(crate) fn settings(&self) -> Arc<BatchSettings> {
+        Arc::clone(&self.settings)
+    }
+
     pub(crate) fn gate(&self) -> Arc<Gate> {
         Arc::clone(&self.lane.gate)
     }
@@ -222,6 +226,7 @@ impl<A: Actor<Context = ReplicaContext<A>>> Build<'_, A> {
             timer: self.order.timer,
             copy: copy.copied().filter(|_| self.order.config.idempotent),
             queue: Default::default(),
+            running: Default::default(),
         });
         let parts_lane = Arc::clone(&lane);
         let (identity, cells) = (Arc::clone(&self.order.identity), Arc::clone(&self.order.batcher_cells));

@@ -119,6 +119,12 @@ impl Controller {
         if !own && thread.is_none() {
             return false;
         }
+        // A system without room for another thread has none now.
+        let mut arbiter = None;
+        if own {
+            let Ok(made) = Arbiter::try_new() else { return false };
+            arbiter = Some(made);
+        }
         entry.generation += 1;
         let generation = entry.generation;
         let id = ReplicaId { backend: name.clone(), slot, generation };
@@ -157,9 +163,10 @@ impl Controller {
                 Seat::Shared(thread)
             }
             None => {
-                let arbiter = Arbiter::new();
-                arbiter.spawn_fn(start);
-                Seat::Own(Some(arbiter))
+                if let Some(arbiter) = &arbiter {
+                    arbiter.spawn_fn(start);
+                }
+                Seat::Own(arbiter)
             }
         };
         ctx.notify_later(StartTimedOut { backend: name.clone(), generation }, entry.config.startup_timeout);

@@ -250,13 +250,10 @@ impl<A: Actor<Context = ReplicaContext<A>>> Cell<A> {
         while !ctx.held() && begun < LANE_BUDGET && ctx.desk.running() < lane.concurrency() {
             let Some(job) = lane.pop() else { break };
             begun += 1;
-            let run = || {
-                if !job.abandoned() {
-                    job.run(actor, ctx);
-                }
-            };
-            // Handlers are guarded inside; this is for a message whose drop panics.
-            if guarded(run).is_err() {
+            if job.abandoned() {
+                // Its message may panic when dropped; the state has not seen it.
+                drop_guarded(job);
+            } else if guarded(|| job.run(actor, ctx)).is_err() {
                 ctx.desk.note_panic();
             }
         }

@@ -25,6 +25,11 @@ use crate::{
     metrics::{in_flight::Underway, registry::HttpKey, spread::Spread},
 };
 
+// As names, so that look-ups need not parse them.
+static SHARD_KEY: HeaderName = HeaderName::from_static(SHARD_KEY_HEADER);
+static CALL_METHOD: HeaderName = HeaderName::from_static(CALL_METHOD_HEADER);
+static TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
+
 /// An error that becomes a response once the request id is known.
 pub(crate) type Failure = Box<dyn FnOnce(Option<&str>) -> HttpResponse>;
 
@@ -64,7 +69,7 @@ pub(crate) fn call(
             WantedHeaders::Inference => inference_header(headers),
             WantedHeaders::All => headers.clone(),
         },
-        call_method: text(headers, CALL_METHOD_HEADER).map(Into::into),
+        call_method: text(headers, &CALL_METHOD).map(Into::into),
         body,
     }
 }
@@ -87,12 +92,12 @@ pub(crate) fn meta(headers: &HeaderMap, request_id: RequestId) -> Meta {
     Meta {
         request_id,
         deadline: None,
-        trace: text(headers, "traceparent").filter(|t| t.len() <= crate::meta::ID_BYTES_MAX).map(Into::into),
-        shard_key: text(headers, SHARD_KEY_HEADER).map(ShardKey::new),
+        trace: text(headers, &TRACEPARENT).filter(|t| t.len() <= crate::meta::ID_BYTES_MAX).map(Into::into),
+        shard_key: text(headers, &SHARD_KEY).map(ShardKey::new),
     }
 }
 
-fn text<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
+fn text<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a str> {
     headers.get(name).and_then(|value| value.to_str().ok())
 }
 

@@ -10,9 +10,12 @@ use crate::{error::ServeError, meta::RequestId};
 /// Header that carries the request id, both ways.
 pub const REQUEST_ID_HEADER: &str = "x-request-id";
 
+/// As a name, so that a look-up need not parse it.
+static REQUEST_ID: HeaderName = HeaderName::from_static(REQUEST_ID_HEADER);
+
 /// The id that the caller sent, or a new one.
 pub(crate) fn request_id(headers: &HeaderMap) -> Result<RequestId, ServeError> {
-    match headers.get(REQUEST_ID_HEADER) {
+    match headers.get(&REQUEST_ID) {
         None => Ok(RequestId::generate()),
         Some(value) => RequestId::given(value.to_str().unwrap_or("")),
     }
@@ -21,7 +24,7 @@ pub(crate) fn request_id(headers: &HeaderMap) -> Result<RequestId, ServeError> {
 /// Tells the id in the answer; one that a backend has set gives way.
 pub(crate) fn tell(response: &mut HttpResponse, id: String) {
     if let Ok(value) = HeaderValue::try_from(id) {
-        response.headers_mut().insert(HeaderName::from_static(REQUEST_ID_HEADER), value);
+        response.headers_mut().insert(REQUEST_ID.clone(), value);
     }
 }
 

@@ -10,6 +10,11 @@ static CLOCK: LazyLock<Clock> = LazyLock::new(Clock::new);
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Tick(u64);
 
+/// Measures the counter's pace now, which takes a moment, rather than at the first request.
+pub(crate) fn calibrate() {
+    LazyLock::force(&CLOCK);
+}
+
 impl Tick {
     /// The present instant.
     #[inline]

@@ -146,9 +146,10 @@ impl Registry {
         lock(&self.routed).retain(|(_, backend), _| backend != name);
     }
 
-    /// Forgets an endpoint that is gone.
-    pub(crate) fn forget_endpoint(&self, name: &EndpointName) {
+    /// Forgets an endpoint that is gone, and the answers on its route.
+    pub(crate) fn forget_endpoint(&self, name: &EndpointName, route: Option<&str>) {
         lock(&self.routed).retain(|(endpoint, _), _| endpoint != name);
+        lock(&self.http).retain(|key, _| Some(&*key.route) != route);
     }
 
     /// Each backend with the sums of its slots and the number of calls it refused.

@@ -81,8 +81,10 @@ impl Inner {
 
     /// Ends whatever of ours lives on a thread that is not ours.
     fn let_go(&self) {
-        for replica in self.office.fleet().backends.values().flat_map(|backend| &backend.replicas) {
-            replica.control.stop();
+        for backend in self.office.fleet().backends.values() {
+            // Ports hold their siblings; without this they would hold each other for ever.
+            backend.routes.publish(&[]);
+            backend.replicas.iter().for_each(|replica| replica.control.stop());
         }
         self.office.threads.clear();
         self.controller_stop.stop();

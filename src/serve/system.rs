@@ -30,6 +30,7 @@ pub(super) async fn start(
     let (tx, rx) = oneshot::channel();
     let run = move || {
         let runner = System::new();
+        crate::metrics::clock::calibrate();
         let started = runner.block_on(async {
             office.directory.set_timers(tokio::runtime::Handle::current());
             let controller = controller::start(Arc::clone(&office));

@@ -10,8 +10,8 @@ use std::{
 
 use actix::{Actor, Handler, Message, ResponseFuture};
 use greenroom::{
-    Backend, BackendConfig, Endpoint, Handle, ReplicaContext, Request, Serve, ServeError, ServeOptions,
-    testing::Stage,
+    Backend, BackendConfig, Batch, Endpoint, Handle, ReplicaContext, Request, Serve, ServeError,
+    ServeOptions, testing::Stage,
 };
 
 use crate::{
@@ -182,5 +182,45 @@ async fn a_call_that_was_told_runs_to_its_end_although_nobody_waits() {
     until("both ended", || gauges(stage.serve(), "frail") == (0, 0)).await;
     let answered = metric(stage.serve(), "serve_backend_request_counter_total", "backend=\"frail\"");
     assert_eq!(answered, 2, "they ended and were not dropped");
+    stage.end().await.unwrap();
+}
+
+/// Holds its batch until nobody waits for it.
+struct Holder(Barrier);
+
+impl Actor for Holder {
+    type Context = ReplicaContext<Self>;
+}
+
+#[derive(Message)]
+#[rtype(result = "Result<u64, ServeError>")]
+struct Hold;
+
+impl Handler<Batch<Hold>> for Holder {
+    type Result = ResponseFuture<Result<Vec<Result<u64, ServeError>>, ServeError>>;
+    fn handle(&mut self, _: Batch<Hold>, _: &mut Self::Context) -> Self::Result {
+        let never = self.0.pass();
+        Box::pin(async move {
+            never.await;
+            Ok(Vec::new())
+        })
+    }
+}
+
+#[actix_web::test]
+async fn a_batch_ends_with_the_last_of_its_callers() {
+    let stage = Stage::new().await.unwrap();
+    let barrier = Barrier::new();
+    let held = barrier.clone();
+    let backend = Backend::new(move |_| Ok(Holder(held.clone()))).batched::<Hold>();
+    let config = BackendConfig::default().max_batch_size(2);
+    let handle: Handle<Hold> = stage.replicas("hold", backend, config).await.unwrap();
+    let (first, second) = (handle.call(Hold), handle.call(Hold));
+    until("the batch runs", || barrier.inside() == 1).await;
+    drop(first);
+    until("the calls are counted", || gauges(stage.serve(), "hold") == (2, 0)).await;
+    assert_eq!(barrier.inside(), 1, "one caller still waits");
+    drop(second);
+    until("nothing runs", || barrier.inside() == 0 && gauges(stage.serve(), "hold") == (0, 0)).await;
     stage.end().await.unwrap();
 }

@@ -7,7 +7,7 @@ use std::{
 
 use crate::{
     actors::{
-        batcher::{Batcher, Waiter},
+        batcher::{BatchSettings, Batcher, Waiter},
         context::ReplicaContext,
         execute::Form,
         lane::{Job, Lane},
@@ -25,11 +25,17 @@ pub(crate) struct BatchPort<F: Form> {
     lane: Arc<Lane<Batcher<F::Inner>>>,
     /// The replica's gate, which also counts what waits here.
     gate: Arc<Gate>,
+    settings: Arc<BatchSettings>,
 }
 
 impl<F: Form> BatchPort<F> {
-    pub(crate) fn new(backend: BackendName, lane: Arc<Lane<Batcher<F::Inner>>>, gate: Arc<Gate>) -> Self {
-        Self { backend, lane, gate }
+    pub(crate) fn new(
+        backend: BackendName,
+        lane: Arc<Lane<Batcher<F::Inner>>>,
+        gate: Arc<Gate>,
+        settings: Arc<BatchSettings>,
+    ) -> Self {
+        Self { backend, lane, gate, settings }
     }
 }
 
@@ -52,7 +58,7 @@ impl<F: Form> Port<F::Outer> for BatchPort<F> {
     }
 
     fn concurrency(&self) -> usize {
-        self.gate.limit()
+        self.settings.running_max()
     }
 
     fn thread(&self) -> u64 {

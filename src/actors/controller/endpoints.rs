@@ -63,7 +63,8 @@ impl Handler<DeleteEndpoint> for Controller {
         };
         self.office.routes.remove(&name);
         entry.slot.publish(None);
-        self.office.metrics.registry.forget_endpoint(&name);
+        let route = entry.declared.route.as_ref().map(|route| route.as_str());
+        self.office.metrics.registry.forget_endpoint(&name, route);
         Ok(())
     }
 }
