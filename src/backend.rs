@@ -171,7 +171,8 @@ pub(crate) struct MakeBatcher<A: Actor<Context = ReplicaContext<A>>, M: Request>
 
 impl<A: Actor<Context = ReplicaContext<A>>> Backend<A> {
     /// A backend whose replicas are made by `factory`, at first and after each failure. An error or a panic in
-    /// it is retried with a growing pause.
+    /// it is retried with a growing pause; a [`ServeError::Invalid`](crate::ServeError::Invalid) says that this
+    /// is useless (a missing file, a bad setting), and the replica gives up at once.
     pub fn new<F>(factory: F) -> Self
     where
         F: Fn(&mut ReplicaContext<A>) -> Result<A, BoxError> + Send + Sync + 'static,

@@ -62,6 +62,8 @@ pub struct Gate {
     limit: AtomicUsize,
     closing: AtomicBool,
     emptied: AtomicWaker,
+    /// Whether whoever is behind it has no state now and only lets calls wait.
+    idle: AtomicBool,
 }
 
 impl Gate {
@@ -72,12 +74,23 @@ impl Gate {
             limit: AtomicUsize::new(limit),
             closing: AtomicBool::new(false),
             emptied: AtomicWaker::new(),
+            idle: AtomicBool::new(false),
         }
     }
 
     /// Calls inside now.
     pub fn load(&self) -> usize {
         self.load.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn set_idle(&self, idle: bool) {
+        self.idle.store(idle, Ordering::Relaxed);
+    }
+
+    /// How much there is to wait for: the load, and endless while nothing is worked off.
+    #[inline]
+    pub(crate) fn burden(&self) -> usize {
+        if self.idle.load(Ordering::Relaxed) { usize::MAX } else { self.load() }
     }
 
     /// Calls it lets in.

@@ -3,6 +3,7 @@
 use std::any::{Any, TypeId};
 
 use crate::call::{Answer, Call, Refusal, Reply, Request};
+use crate::error::ServeError;
 use crate::meta::Meta;
 
 /// A place that takes calls for `M`.
@@ -23,7 +24,7 @@ pub trait Port<M: Request>: Send + Sync {
         }
     }
 
-    /// Calls that run or wait there now.
+    /// Calls that run or wait there now; `usize::MAX` while it works none off.
     fn load(&self) -> usize;
 
     /// Calls it runs at once; one more would wait.
@@ -37,4 +38,7 @@ pub trait Port<M: Request>: Send + Sync {
 pub(crate) trait Home: Send + Sync {
     /// The `Arc<dyn Port<M>>` over all replicas for the message type `M`.
     fn port(&self, message: TypeId) -> Option<&(dyn Any + Send + Sync)>;
+
+    /// What a call is told that never began and has no sibling to go to.
+    fn gone(&self) -> ServeError;
 }

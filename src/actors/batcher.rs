@@ -118,7 +118,7 @@ impl<M: Request> Bench<M> {
 impl<M: Request> Drop for Bench<M> {
     fn drop(&mut self) {
         for Waiter { call, .. } in std::mem::take(&mut *self.queue()) {
-            let _ = guarded(|| turn_away(call, Some(&*self.home), ServeError::Stopped));
+            let _ = guarded(|| turn_away(call, Some(&*self.home), self.home.gone()));
         }
     }
 }

@@ -45,7 +45,7 @@ pub(crate) struct Order {
     pub(crate) on_event: Arc<dyn Fn(Event) + Send + Sync>,
 }
 
-/// Run on the thread that will own the replica.
+/// Run on the thread that will own the replica. One that is dropped instead reports that its replica stopped.
 pub(crate) type Start = Box<dyn FnOnce() + Send>;
 
 /// A replica that is built and not yet started.
@@ -53,6 +53,23 @@ pub(crate) struct Built {
     pub(crate) control: Arc<dyn ReplicaControl>,
     pub(crate) ports: Arc<ReplicaPorts>,
     pub(crate) start: Start,
+}
+
+/// A start that has not run; dropped as such, because its thread has ended, it reports that the replica stopped.
+struct Unstarted(Option<Arc<dyn Fn(Event) + Send + Sync>>);
+
+impl Unstarted {
+    fn ran(mut self) {
+        self.0 = None;
+    }
+}
+
+impl Drop for Unstarted {
+    fn drop(&mut self) {
+        if let Some(on_event) = self.0.take() {
+            on_event(Event::Stopped);
+        }
+    }
 }
 
 /// A backend whose actor type is erased: what the Controller keeps.
@@ -124,7 +141,9 @@ impl<A: Actor<Context = ReplicaContext<A>>> Code for Backend<A> {
         let factory = Arc::clone(&self.factory);
         let start = {
             let control = Arc::clone(&control);
+            let unstarted = Unstarted(Some(Arc::clone(&order.on_event)));
             Box::new(move || {
+                unstarted.ran();
                 starts.into_iter().for_each(|start| start());
                 let restart = order.config.restart;
                 let on_event = order.on_event;
@@ -263,7 +282,7 @@ impl<A: Actor<Context = ReplicaContext<A>>> Beside for Lane<A> {
     }
 
     fn close(&self) {
-        self.close(&ServeError::Stopped);
+        self.close();
     }
 }
 
@@ -284,7 +303,7 @@ impl<A: Actor<Context = ReplicaContext<A>>> ReplicaControl for Control<A> {
     }
 
     fn close(&self) {
-        self.lane.close(&ServeError::Stopped);
+        self.lane.close();
         self.batchers.iter().for_each(|batcher| batcher.close());
     }
 

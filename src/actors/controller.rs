@@ -19,7 +19,6 @@ use crate::{
         fleet::{BackendEntry, Fleet, ReplicaEntry, Seat, admitted},
         identity::Identity,
         reconcile::{Action, ReplicaState, next_actions},
-        replica::Event,
         threads::Threads,
         timer::TimerKind,
     },
@@ -152,14 +151,7 @@ impl Controller {
         let seat = match thread {
             Some(thread) => {
                 thread.replicas.fetch_add(1, Ordering::Relaxed);
-                if !thread.run(start) {
-                    // Its loop is gone; the replica never was.
-                    ctx.address().do_send(Happened {
-                        backend: name.clone(),
-                        generation,
-                        event: Event::Stopped,
-                    });
-                }
+                thread.run(start);
                 Seat::Shared(thread)
             }
             None => {

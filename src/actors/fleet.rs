@@ -45,7 +45,7 @@ pub(crate) type Waiter = oneshot::Sender<Result<(), ServeError>>;
 pub(crate) struct BackendEntry {
     pub(crate) code: Arc<dyn Code>,
     pub(crate) config: BackendConfig,
-    /// The options before the change that is under way; a change that fails goes back to them.
+    /// The options before the changes that are under way; a change that fails goes back to them.
     pub(crate) before: Option<BackendConfig>,
     /// When the change that is under way, or the last one, began.
     pub(crate) changed: tokio::time::Instant,

@@ -10,12 +10,15 @@ use actix::Actor;
 use crate::actors::context::{Item, ReplicaContext};
 
 impl<A: Actor<Context = Self>> ReplicaContext<A> {
-    /// Whether a handler left futures, wishes or cancellations that only the loop can look after.
-    pub(crate) fn left_work(&self) -> bool {
-        self.held()
-            || !self.items.is_empty()
-            || !self.cancelled.is_empty()
-            || !self.desk.incoming.borrow().is_empty()
+    /// How many futures and cancellations there are. A handler only adds to them, so that another number after
+    /// it tells of some that the loop has not seen.
+    pub(crate) fn mark(&self) -> (usize, usize) {
+        (self.items.len(), self.cancelled.len())
+    }
+
+    /// Whether a handler left futures, wishes or cancellations since `mark` that only the loop can look after.
+    pub(crate) fn left_work(&self, mark: (usize, usize)) -> bool {
+        self.held() || self.mark() != mark || !self.desk.incoming.borrow().is_empty()
     }
 
     /// Polls the futures that keep everything else waiting, the latest first; true when none is left.

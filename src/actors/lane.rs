@@ -150,17 +150,18 @@ impl<A: Actor<Context = ReplicaContext<A>>> Lane<A> {
         let _ = self.place.set((thread, index));
     }
 
-    /// Closes the lane; what waits in it goes to siblings or is answered with `why`.
-    pub(crate) fn close(&self, why: &ServeError) {
+    /// Closes the lane; what waits in it goes to siblings, or is told that it never began.
+    pub(crate) fn close(&self) {
         let jobs = {
             let mut queue = self.lock();
             queue.open = false;
             self.waiting.store(0, Ordering::Release);
             std::mem::take(&mut queue.jobs)
         };
+        let why = || self.home.as_ref().map_or(ServeError::Stopped, |home| home.gone());
         for job in jobs {
             // A message whose drop panics must not take its neighbours along.
-            let _ = guarded(|| job.turn_away(self.home.as_deref(), why.clone()));
+            let _ = guarded(|| job.turn_away(self.home.as_deref(), why()));
         }
     }
 }

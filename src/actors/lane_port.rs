@@ -60,6 +60,7 @@ where
             core.desk.cells.queuing.latency(Duration::ZERO);
         }
         core.desk.begin(F::COUNTS);
+        let mark = cell.ctx.mark();
         let step = register::deeper(|| execute::<A, F>(actor, &mut cell.ctx, msg, meta));
         core.desk.end(F::COUNTS);
         let answer = match step {
@@ -81,7 +82,7 @@ where
                 Answer::Waiting(waiting)
             }
         };
-        core.settle_direct(cell);
+        core.settle_direct(cell, mark);
         answer
     }
 
@@ -115,7 +116,9 @@ where
             },
         };
         let job = CallJob::<F> { call, permit, queued: Tick::now() };
-        self.lane.push::<CallJob<F>>(Box::new(job)).or_else(|job| refuse(job.call, ServeError::Stopped))
+        self.lane
+            .push::<CallJob<F>>(Box::new(job))
+            .or_else(|job| refuse(job.call, never_began(&self.backend)))
     }
 
     fn call(&self, msg: F::Outer, meta: Meta) -> Answer<F::Outer> {
@@ -132,7 +135,7 @@ where
     }
 
     fn load(&self) -> usize {
-        self.lane.gate.load()
+        self.lane.gate.burden()
     }
 
     fn concurrency(&self) -> usize {
@@ -193,6 +196,14 @@ where
         let Self { call, permit, .. } = *self;
         drop(permit);
         turn_away(call, home, why);
+    }
+}
+
+/// What a call is told that was queued at a replica which stopped: it may be sent again.
+pub(crate) fn never_began(backend: &BackendName) -> ServeError {
+    ServeError::NoReplica {
+        backend: backend.clone(),
+        why: "the replica stopped before the call began".into(),
     }
 }
 

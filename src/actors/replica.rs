@@ -16,7 +16,7 @@ use crate::{
         identity::Identity,
         lane::{Command, Lane, Patience},
     },
-    error::BoxError,
+    error::{BoxError, ServeError},
     guard::{drop_guarded, guarded},
 };
 
@@ -95,11 +95,12 @@ impl<A: Actor<Context = ReplicaContext<A>>> Core<A> {
     }
 
     /// After a direct call: rebuilds after a panic, wakes the loop when it left something to poll.
-    pub(crate) fn settle_direct(&self, cell: &mut Cell<A>) {
-        if self.desk.has_panicked() {
+    pub(crate) fn settle_direct(&self, cell: &mut Cell<A>, mark: (usize, usize)) {
+        let rebuilt = self.desk.has_panicked();
+        if rebuilt {
             cell.rebuild_if_needed();
         }
-        if cell.ctx.left_work() || !matches!(cell.phase, Phase::Running) {
+        if rebuilt || cell.ctx.left_work(mark) || !matches!(cell.phase, Phase::Running) {
             self.lane.waker().wake();
         }
     }
@@ -118,11 +119,12 @@ impl<A: Actor<Context = ReplicaContext<A>>> Cell<A> {
             actor.started(ctx);
             Ok(actor)
         });
-        let why: Box<str> = match made {
+        let (why, permanent): (Box<str>, bool) = match made {
             Ok(Ok(actor)) => {
                 self.actor = Some(actor);
                 self.ctx.state = ActorState::Running;
                 self.phase = Phase::Running;
+                self.parts.lane.gate.set_idle(false);
                 desk.cells.starts.bump();
                 if self.rebuilding {
                     desk.cells.restarts.bump();
@@ -132,21 +134,26 @@ impl<A: Actor<Context = ReplicaContext<A>>> Cell<A> {
                 self.rebuilding = true;
                 return;
             }
-            Ok(Err(error)) => error.to_string().into(),
-            Err(panic) => format!("panicked: {panic}").into(),
+            Ok(Err(error)) => {
+                let own = error.downcast_ref::<ServeError>();
+                (error.to_string().into(), matches!(own, Some(ServeError::Invalid { .. })))
+            }
+            Err(panic) => (format!("panicked: {panic}").into(), false),
         };
         self.drop_state();
-        self.stumbled(why);
+        self.stumbled(why, permanent);
     }
 
-    fn stumbled(&mut self, why: Box<str>) {
+    /// Tries again after a pause, unless that is useless or has been done often enough.
+    fn stumbled(&mut self, why: Box<str>, permanent: bool) {
+        self.parts.lane.gate.set_idle(true);
         let (now, patience) = (Instant::now(), self.parts.patience);
         self.failures.push_back(now);
         while self.failures.front().is_some_and(|at| now.duration_since(*at) > patience.window) {
             self.failures.pop_front();
         }
         let failed = u32::try_from(self.failures.len()).unwrap_or(u32::MAX);
-        if failed > patience.failures_max {
+        if permanent || failed > patience.failures_max {
             (self.parts.on_event)(Event::GaveUp(why));
             self.phase = Phase::Ended;
         } else {

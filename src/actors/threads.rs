@@ -28,9 +28,9 @@ pub(crate) struct ServingThread {
 }
 
 impl ServingThread {
-    /// Runs `start` on the thread; false when the thread has ended.
-    pub(crate) fn run(&self, start: Start) -> bool {
-        self.starts.try_send(start).is_ok()
+    /// Runs `start` on the thread; dropped when the thread has ended, which the start itself reports.
+    pub(crate) fn run(&self, start: Start) {
+        drop(self.starts.try_send(start));
     }
 
     fn alive(&self) -> bool {

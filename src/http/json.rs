@@ -45,6 +45,22 @@ where
     }
 }
 
+/// JSON has no NaN and no infinity, so bodies cannot hold them; in a query, Rust would read them as floats. Such
+/// a text passes only where any other text would: where the message wants a string.
+fn refuse_non_finite<M: DeserializeOwned>(pairs: &[(String, String)]) -> Result<(), ServeError> {
+    for (i, (name, text)) in pairs.iter().enumerate() {
+        if text.parse::<f64>().is_ok_and(|number| !number.is_finite()) {
+            let mut other = pairs.to_vec();
+            other[i].1 = "text".into();
+            let other = serde_urlencoded::to_string(&other).unwrap_or_default();
+            if serde_urlencoded::from_str::<M>(&other).is_err() {
+                return Err(ServeError::bad_request(format!("`{name}`: a number must be finite")));
+            }
+        }
+    }
+    Ok(())
+}
+
 /// GET, HEAD and DELETE carry their message in the query, the others in the body; route parameters join in.
 fn decode<M: DeserializeOwned>(call: &HttpCall) -> Result<M, ServeError> {
     if matches!(call.method, Method::GET | Method::HEAD | Method::DELETE) && call.body.is_empty() {
@@ -57,8 +73,10 @@ fn decode<M: DeserializeOwned>(call: &HttpCall) -> Result<M, ServeError> {
             return Ok(empty);
         }
         let query = serde_urlencoded::to_string(&pairs).unwrap_or_default();
-        return serde_urlencoded::from_str(&query)
-            .map_err(|e| ServeError::bad_request(format!("the query does not decode: {e}")));
+        let msg = serde_urlencoded::from_str(&query)
+            .map_err(|e| ServeError::bad_request(format!("the query does not decode: {e}")))?;
+        refuse_non_finite::<M>(&pairs)?;
+        return Ok(msg);
     }
     let body: &[u8] = if call.body.is_empty() { b"null" } else { &call.body };
     let refused = |e: serde_json::Error| {
@@ -170,6 +188,9 @@ fn method_name<M>() -> String {
 impl<A: Actor<Context = ReplicaContext<A>>> Backend<A> {
     /// It takes `M` through handles and as JSON over HTTP. Of several such messages the header
     /// `X-SERVE-CALL-METHOD` names one by its type in snake case; without it the first is meant.
+    ///
+    /// JSON has no NaN and no infinity: a message that has one where a number is wanted, be it in the query or
+    /// in a route parameter, is refused with 400. In an answer, serde writes such a float as `null`.
     pub fn json<M>(self) -> Self
     where
         A: Handler<M>,
@@ -220,6 +241,24 @@ mod tests {
         let want = Item { id: 7, name: "a b".into() };
         assert_eq!(decode::<Item>(&call(Method::GET, "/x?id=7&name=a%20b", "")).unwrap(), want);
         assert_eq!(decode::<Item>(&call(Method::POST, "/x", r#"{"id":7,"name":"a b"}"#)).unwrap(), want);
+    }
+
+    #[test]
+    fn a_float_that_is_none_is_refused_and_a_name_that_looks_like_one_is_not() {
+        #[derive(Debug, Deserialize)]
+        struct Point {
+            x: f64,
+        }
+        for text in ["NaN", "-inf", "Infinity", "1e999"] {
+            let error = decode::<Point>(&call(Method::GET, &format!("/p?x={text}"), "")).unwrap_err();
+            assert_eq!(error.code(), "bad_request");
+            let mut c = call(Method::GET, "/p", "");
+            c.params.push(("x".into(), text.into()));
+            assert!(decode::<Point>(&c).is_err());
+            let item = decode::<Item>(&call(Method::GET, &format!("/p?id=1&name={text}"), "")).unwrap();
+            assert_eq!(item.name, text);
+        }
+        assert!(decode::<Point>(&call(Method::GET, "/p?x=1.5", "")).is_ok_and(|point| point.x > 1.0));
     }
 
     #[test]

@@ -152,7 +152,7 @@ impl<M: Request> Port<M> for BackendPort<M> {
     }
 
     fn load(&self) -> usize {
-        self.replicas.load().ports.iter().map(|port| port.load()).sum()
+        self.replicas.load().ports.iter().fold(0, |sum, port| sum.saturating_add(port.load()))
     }
 
     fn concurrency(&self) -> usize {

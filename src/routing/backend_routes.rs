@@ -7,6 +7,7 @@ use std::{
 };
 
 use crate::{
+    actors::lane_port::never_began,
     call::Request,
     error::ServeError,
     http_call::WantedHeaders,
@@ -66,5 +67,9 @@ impl BackendRoutes {
 impl Home for BackendRoutes {
     fn port(&self, message: TypeId) -> Option<&(dyn Any + Send + Sync)> {
         self.ports.iter().find(|port| port.message().0 == message).map(|port| port.erased())
+    }
+
+    fn gone(&self) -> ServeError {
+        never_began(&self.name)
     }
 }

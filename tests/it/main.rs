@@ -31,6 +31,7 @@ mod onnx;
 mod overload;
 mod own_actors;
 mod panics;
+mod pending;
 mod placement;
 #[cfg(feature = "onnx")]
 mod process;

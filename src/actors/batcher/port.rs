@@ -11,7 +11,7 @@ use crate::{
         context::ReplicaContext,
         execute::Form,
         lane::{Job, Lane},
-        lane_port::turn_away,
+        lane_port::{never_began, turn_away},
     },
     call::{Call, Gate, Permit, Refusal},
     error::ServeError,
@@ -50,11 +50,13 @@ impl<F: Form> Port<F::Outer> for BatchPort<F> {
             return refuse(call, why);
         };
         let job = TakeJob::<F> { call, permit, since: tokio::time::Instant::now().into_std() };
-        self.lane.push::<TakeJob<F>>(Box::new(job)).or_else(|job| refuse(job.call, ServeError::Stopped))
+        self.lane
+            .push::<TakeJob<F>>(Box::new(job))
+            .or_else(|job| refuse(job.call, never_began(&self.backend)))
     }
 
     fn load(&self) -> usize {
-        self.gate.load()
+        self.gate.burden()
     }
 
     fn concurrency(&self) -> usize {

@@ -89,6 +89,12 @@ impl Handler<UpdateBackend> for Controller {
             let Some(entry) = fleet.backends.get_mut(&name).filter(|entry| !entry.deleting) else {
                 return refuse(ServeError::UnknownBackend(name));
             };
+            if !entry.created {
+                return refuse(ServeError::invalid(
+                    name.as_str(),
+                    "it is still being created; update it afterwards",
+                ));
+            }
             let config = match entry.config.updated(&update).and_then(|c| entry.code.check(&c).map(|()| c)) {
                 Ok(config) => config,
                 Err(why) => return refuse(why),
@@ -96,10 +102,10 @@ impl Handler<UpdateBackend> for Controller {
             if let Err(why) = in_place(&entry.config, &config) {
                 return refuse(why);
             }
-            // A newer change ends the wait for an older one.
-            entry.answer(&Ok(()));
+            // A newer change joins an older one: both wait for the same end, and a failure goes back to the
+            // options that were in force before the first.
             let before = std::mem::replace(&mut entry.config, config);
-            entry.before = Some(before);
+            entry.before.get_or_insert(before);
             entry.changed = tokio::time::Instant::now();
             entry.waiters.push(tx);
         }

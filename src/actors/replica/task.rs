@@ -22,7 +22,6 @@ use crate::{
         register,
         replica::{Cell, Core, Event, Parts, Phase},
     },
-    error::ServeError,
     guard::drop_guarded,
 };
 
@@ -106,7 +105,7 @@ impl<A: Actor<Context = ReplicaContext<A>>> ReplicaTask<A> {
             return;
         }
         register::remove(self.place);
-        self.core.lane.close(&ServeError::Stopped);
+        self.core.lane.close();
         drop(self.core.desk.incoming.take());
         self.requests.clear();
         if let Ok(mut cell) = self.core.cell.try_borrow_mut() {
