@@ -209,6 +209,11 @@ impl ServeError {
         Self::BadRequest { detail: detail.into() }
     }
 
+    /// What a call is told that was queued at a replica which stopped: it may be sent again.
+    pub(crate) fn never_began(backend: &BackendName) -> Self {
+        Self::NoReplica { backend: backend.clone(), why: "the replica stopped before the call began".into() }
+    }
+
     /// A value that is not allowed.
     pub fn invalid(what: impl Into<Box<str>>, why: impl Into<Box<str>>) -> Self {
         Self::Invalid { what: what.into(), why: why.into() }

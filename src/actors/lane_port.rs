@@ -118,7 +118,7 @@ where
         let job = CallJob::<F> { call, permit, queued: Tick::now() };
         self.lane
             .push::<CallJob<F>>(Box::new(job))
-            .or_else(|job| refuse(job.call, never_began(&self.backend)))
+            .or_else(|job| refuse(job.call, ServeError::never_began(&self.backend)))
     }
 
     fn call(&self, msg: F::Outer, meta: Meta) -> Answer<F::Outer> {
@@ -196,14 +196,6 @@ where
         let Self { call, permit, .. } = *self;
         drop(permit);
         turn_away(call, home, why);
-    }
-}
-
-/// What a call is told that was queued at a replica which stopped: it may be sent again.
-pub(crate) fn never_began(backend: &BackendName) -> ServeError {
-    ServeError::NoReplica {
-        backend: backend.clone(),
-        why: "the replica stopped before the call began".into(),
     }
 }
 

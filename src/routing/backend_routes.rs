@@ -7,7 +7,6 @@ use std::{
 };
 
 use crate::{
-    actors::lane_port::never_began,
     call::Request,
     error::ServeError,
     http_call::WantedHeaders,
@@ -70,6 +69,6 @@ impl Home for BackendRoutes {
     }
 
     fn gone(&self) -> ServeError {
-        never_began(&self.name)
+        ServeError::never_began(&self.name)
     }
 }

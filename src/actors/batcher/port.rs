@@ -11,7 +11,7 @@ use crate::{
         context::ReplicaContext,
         execute::Form,
         lane::{Job, Lane},
-        lane_port::{never_began, turn_away},
+        lane_port::turn_away,
     },
     call::{Call, Gate, Permit, Refusal},
     error::ServeError,
@@ -52,7 +52,7 @@ impl<F: Form> Port<F::Outer> for BatchPort<F> {
         let job = TakeJob::<F> { call, permit, since: tokio::time::Instant::now().into_std() };
         self.lane
             .push::<TakeJob<F>>(Box::new(job))
-            .or_else(|job| refuse(job.call, never_began(&self.backend)))
+            .or_else(|job| refuse(job.call, ServeError::never_began(&self.backend)))
     }
 
     fn load(&self) -> usize {
