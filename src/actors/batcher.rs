@@ -9,7 +9,7 @@ use std::{
     pin::Pin,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed},
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed},
     },
     task::{Context, Poll},
     time::{Duration, Instant},
@@ -43,6 +43,8 @@ pub(crate) struct BatchSettings {
     size_max: AtomicUsize,
     wait_ns: AtomicU64,
     running_max: AtomicUsize,
+    /// Somebody was refused: callers that have left must not hold a place.
+    sweep: AtomicBool,
 }
 
 impl BatchSettings {
@@ -115,6 +117,20 @@ impl<M: Request> Bench<M> {
     }
 }
 
+impl<M: Request> Bench<M> {
+    /// Lets go of calls whose callers have left.
+    fn sweep(&self) {
+        let gone: VecDeque<_> = {
+            let mut queue = self.queue();
+            let (gone, kept) =
+                std::mem::take(&mut *queue).into_iter().partition(|waiter| waiter.call.reply.is_closed());
+            *queue = kept;
+            gone
+        };
+        gone.into_iter().for_each(drop_guarded);
+    }
+}
+
 impl<M: Request> Drop for Bench<M> {
     fn drop(&mut self) {
         for Waiter { call, .. } in std::mem::take(&mut *self.queue()) {
@@ -165,7 +181,12 @@ impl<M: Request> ActorFuture<Batcher<M>> for Pump<M> {
             };
             let state = BatchState { queued, oldest, running: batcher.bench.running.load(Relaxed) };
             match batcher.bench.settings.policy().decide(state, now) {
-                Decision::Hold => return Poll::Pending,
+                Decision::Hold => {
+                    if batcher.bench.settings.sweep.swap(false, Relaxed) {
+                        batcher.bench.sweep();
+                    }
+                    return Poll::Pending;
+                }
                 Decision::Until(at) => {
                     if self.timer.poll_until(at, cx).is_pending() {
                         return Poll::Pending;

@@ -13,9 +13,14 @@ use actix::Actor;
 use futures_util::task::AtomicWaker;
 
 use crate::{
-    actors::context::ReplicaContext, call::Gate, config::BackendConfig, error::ServeError, guard::guarded,
+    actors::context::ReplicaContext, call::Gate, config::BackendConfig, error::ServeError,
+    guard::{drop_guarded, guarded},
+    metrics::clock::Tick,
     port::Home,
 };
+
+/// How often callers that were refused make a full lane look for those who have left.
+const SWEEP: Duration = Duration::from_millis(1);
 
 /// One call, its message type erased, waiting in the lane of an actor `A`.
 pub(crate) trait Job<A: Actor>: Send {
@@ -55,12 +60,13 @@ struct Queue<A: Actor> {
     jobs: VecDeque<Box<dyn Job<A>>>,
     command: Option<Command>,
     open: bool,
+    swept: Option<Tick>,
 }
 
 impl<A: Actor<Context = ReplicaContext<A>>> Lane<A> {
     pub(crate) fn new(gate: Arc<Gate>, concurrency: usize, home: Option<Arc<dyn Home>>) -> Self {
         Self {
-            queue: Mutex::new(Queue { jobs: VecDeque::new(), command: None, open: true }),
+            queue: Mutex::new(Queue { jobs: VecDeque::new(), command: None, open: true, swept: None }),
             waiting: AtomicUsize::new(0),
             commanded: AtomicBool::new(false),
             waker: AtomicWaker::new(),
@@ -88,6 +94,24 @@ impl<A: Actor<Context = ReplicaContext<A>>> Lane<A> {
         }
         self.waker.wake();
         Ok(())
+    }
+
+    /// Lets go of jobs whose callers have left, so that they hold no place against those who come. Looks at
+    /// most once in [`SWEEP`]; true when it looked.
+    pub(crate) fn sweep(&self) -> bool {
+        let gone: VecDeque<_> = {
+            let mut queue = self.lock();
+            if queue.swept.is_some_and(|at| at.elapsed() < SWEEP) {
+                return false;
+            }
+            queue.swept = Some(Tick::now());
+            let (gone, kept) = std::mem::take(&mut queue.jobs).into_iter().partition(|job| job.abandoned());
+            queue.jobs = kept;
+            self.waiting.store(queue.jobs.len(), Ordering::Release);
+            gone
+        };
+        gone.into_iter().for_each(drop_guarded);
+        true
     }
 
     /// The next job, if any.

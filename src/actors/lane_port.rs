@@ -110,7 +110,7 @@ where
         let permit = match (self.gated, admitted) {
             (false, _) => None,
             (true, true) => Some(gate.permit_anyway()),
-            (true, false) => match gate.permit() {
+            (true, false) => match gate.permit().or_else(|| self.lane.sweep().then(|| gate.permit())?) {
                 None => return refuse(call, self.overloaded()),
                 permit => permit,
             },

@@ -224,3 +224,34 @@ async fn a_batch_ends_with_the_last_of_its_callers() {
     until("nothing runs", || barrier.inside() == 0 && gauges(stage.serve(), "hold") == (0, 0)).await;
     stage.end().await.unwrap();
 }
+
+#[actix_web::test]
+async fn callers_that_have_left_hold_no_place_although_nothing_ends() {
+    let stage = Stage::new().await.unwrap();
+    for batched in [false, true] {
+        let barrier = Barrier::new();
+        let held = barrier.clone();
+        let backend = Backend::new(move |_| Ok(Holder(held.clone()))).batched::<Hold>();
+        let config = BackendConfig::default().max_concurrent_queries(1).max_queued_queries(3);
+        let config = if batched { config.max_batch_size(1) } else { config };
+        let name = format!("hold{batched}");
+        let handle: Handle<Hold> = stage.replicas(&name, backend, config).await.unwrap();
+        let _runs = handle.call(Hold);
+        until("one runs", || barrier.inside() == 1).await;
+        let waiting: Vec<_> = (0..3).map(|_| handle.call(Hold)).collect();
+        assert!(matches!(handle.call(Hold).await, Err(ServeError::Overloaded { .. })));
+        drop(waiting);
+        let next = tokio::time::timeout(Duration::from_secs(5), async {
+            loop {
+                let mut next = Box::pin(handle.call(Hold));
+                tokio::select! {
+                    biased;
+                    refused = &mut next => assert!(matches!(refused, Err(ServeError::Overloaded { .. }))),
+                    () = tokio::time::sleep(Duration::from_millis(2)) => return next,
+                }
+            }
+        });
+        assert!(next.await.is_ok(), "a caller that waits is let in, batched: {batched}");
+    }
+    stage.end().await.unwrap();
+}

@@ -210,7 +210,7 @@ fn every_example_is_named_in_a_document() {
     let mut missing = BTreeMap::new();
     for (name, _) in files("examples") {
         let example = name["examples/".len()..].split(['/', '.']).next().unwrap().to_owned();
-        if !documents.contains(&example) {
+        if !documents.contains(&format!("examples/{example}")) {
             missing.insert(example, name);
         }
     }

@@ -1,7 +1,7 @@
 //! The port of a batched replica, and a call on its way into the Batcher's queue.
 
 use std::{
-    sync::Arc,
+    sync::{Arc, atomic::Ordering::Relaxed},
     time::{Duration, Instant},
 };
 
@@ -39,13 +39,25 @@ impl<F: Form> BatchPort<F> {
     }
 }
 
+impl<F: Form> BatchPort<F> {
+    /// As [`Lane::sweep`], and asks the Batcher to do the same with what it has gathered.
+    fn sweep(&self) -> bool {
+        let looked = self.lane.sweep();
+        if looked {
+            self.settings.sweep.store(true, Relaxed);
+            self.lane.waker().wake();
+        }
+        looked
+    }
+}
+
 impl<F: Form> Port<F::Outer> for BatchPort<F> {
     fn deliver(&self, call: Call<F::Outer>, admitted: bool) -> Result<(), Refusal<F::Outer>> {
         let refuse = |call: Call<F::Outer>, why| {
             Err(Refusal { msg: call.msg, meta: call.meta, reply: Some(call.reply), why })
         };
         let permit = if admitted { Some(self.gate.permit_anyway()) } else { self.gate.permit() };
-        let Some(permit) = permit else {
+        let Some(permit) = permit.or_else(|| self.sweep().then(|| self.gate.permit())?) else {
             let why = ServeError::Overloaded { backend: self.backend.clone(), limit: self.gate.limit() };
             return refuse(call, why);
         };
