@@ -13,7 +13,10 @@ use actix::Actor;
 use futures_util::task::AtomicWaker;
 
 use crate::{
-    actors::context::ReplicaContext, call::Gate, config::BackendConfig, error::ServeError,
+    actors::context::ReplicaContext,
+    call::Gate,
+    config::BackendConfig,
+    error::ServeError,
     guard::{drop_guarded, guarded},
     metrics::clock::Tick,
     port::Home,

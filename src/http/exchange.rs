@@ -4,11 +4,11 @@ use std::{cell::RefCell, collections::HashMap, future::Future, sync::Arc};
 
 use actix_web::{
     HttpRequest, HttpResponse,
+    error::PayloadError,
     http::{
         ConnectionType, Method, StatusCode,
         header::{self, HeaderMap, HeaderName},
     },
-    web,
 };
 use bytes::{Bytes, BytesMut};
 use futures_util::{Stream, StreamExt};
@@ -113,7 +113,7 @@ pub(crate) fn response(answer: HttpAnswer) -> HttpResponse {
 /// The whole body, or a refusal as soon as it is known to be too large.
 pub(crate) async fn read_body(
     headers: &HeaderMap,
-    payload: web::Payload,
+    payload: impl Stream<Item = Result<Bytes, PayloadError>> + Unpin,
     limit_bytes: usize,
 ) -> Result<Bytes, ServeError> {
     let declared = headers.get(header::CONTENT_LENGTH).and_then(|v| v.to_str().ok()?.parse::<usize>().ok());
@@ -154,7 +154,14 @@ async fn collect<E: std::fmt::Display>(
 /// down it closes its connection.
 pub(crate) struct Exit {
     office: Arc<Office>,
-    counts: RefCell<HashMap<CountKey, Counter>>,
+    counts: RefCell<Counts>,
+}
+
+/// Counters by route, method and status; the latest one beside them, which mostly is the next one too.
+#[derive(Default)]
+struct Counts {
+    latest: Option<(CountKey, Arc<Spread>)>,
+    all: HashMap<CountKey, Counter>,
 }
 
 /// Address of the route's label, method, status: so that the registry's lock is taken once for each.
@@ -184,16 +191,24 @@ impl Exit {
         let status = response.status();
         let mut counts = self.counts.borrow_mut();
         let key = (Arc::as_ptr(label).cast::<u8>().addr(), method.clone(), status);
-        if let Some((_, count)) = counts.get(&key) {
+        if let Some((latest, count)) = &counts.latest
+            && *latest == key
+        {
             count.add();
             return response;
         }
-        if counts.len() >= COUNTS_MAX {
-            counts.clear();
+        if counts.all.len() >= COUNTS_MAX {
+            // The latest one's label goes with them.
+            *counts = Counts::default();
         }
-        let count = self.office.metrics.registry.http(HttpKey::new(label, method, status));
+        let fresh = || {
+            let count = self.office.metrics.registry.http(HttpKey::new(label, method, status));
+            (Arc::clone(label), count)
+        };
+        let (_, count) = counts.all.entry(key.clone()).or_insert_with(fresh);
         count.add();
-        counts.insert(key, (Arc::clone(label), count));
+        let count = Arc::clone(count);
+        counts.latest = Some((key, count));
         response
     }
 }

@@ -2,7 +2,14 @@
 
 use std::{rc::Rc, sync::Arc};
 
-use actix_web::{HttpRequest, HttpResponse, guard::fn_guard, web};
+use actix_web::{
+    HttpRequest, HttpResponse,
+    dev::{
+        AppService, HttpServiceFactory, Payload, ResourceDef, ServiceRequest, ServiceResponse, fn_service,
+    },
+    guard::{GuardContext, fn_guard},
+    web,
+};
 
 use crate::{
     actors::controller::Office,
@@ -15,6 +22,7 @@ use crate::{
         service,
     },
     meta::RequestId,
+    route::is_reserved,
     routing::routes::RouteEntry,
     serve::Serve,
 };
@@ -89,26 +97,40 @@ impl Serve {
             if ingress.lend_workers {
                 office.threads.lend_current(&office.directory);
             }
+            let site = Rc::new(Site {
+                exit: Exit::new(Arc::clone(&office)),
+                office: Arc::clone(&office),
+                prefix: ingress.prefix,
+                body_bytes_max: ingress.body_bytes_max,
+                leaves_reserved: ingress.service_routes,
+            });
+            // First: the app tries its services in order, and those below are matched by slower means.
+            config.service(Mounted(site));
             if ingress.service_routes {
                 service::configure(config, &office);
                 inference::configure(config, &office, ingress.body_bytes_max);
             }
-            let site = Rc::new(Site {
-                exit: Exit::new(Arc::clone(&office)),
-                office,
-                prefix: ingress.prefix,
-                body_bytes_max: ingress.body_bytes_max,
-            });
-            let guarded = Rc::clone(&site);
-            config.service(
-                web::scope("")
-                    .guard(fn_guard(move |ctx| guarded.takes(ctx.head().uri.path())))
-                    .default_service(web::to(move |request: HttpRequest, payload: web::Payload| {
-                        let site = Rc::clone(&site);
-                        async move { site.answer(request, payload).await }
-                    })),
-            );
         }
+    }
+}
+
+/// The ingress as one service of an app: whatever path its guard knows, below the scope that it is in.
+struct Mounted(Rc<Site>);
+
+impl HttpServiceFactory for Mounted {
+    fn register(self, config: &mut AppService) {
+        let Self(site) = self;
+        let guarded = Rc::clone(&site);
+        let guard = fn_guard(move |ctx: &GuardContext<'_>| guarded.takes(ctx.head().uri.path()));
+        let answer = fn_service(move |request: ServiceRequest| {
+            let (request, payload) = request.into_parts();
+            let site = Rc::clone(&site);
+            async move {
+                let response = site.answer(&request, payload).await;
+                Ok::<_, actix_web::Error>(ServiceResponse::new(request, response))
+            }
+        });
+        config.register_service(ResourceDef::root_prefix(""), Some(vec![Box::new(guard)]), answer, None);
     }
 }
 
@@ -117,6 +139,8 @@ struct Site {
     office: Arc<Office>,
     prefix: Box<str>,
     body_bytes_max: usize,
+    /// Paths of the service's own routes go on to those, whatever pattern an endpoint has.
+    leaves_reserved: bool,
     exit: Exit,
 }
 
@@ -127,23 +151,28 @@ impl Site {
     }
 
     fn takes(&self, path: &str) -> bool {
-        self.path(path).is_some_and(|path| self.office.routes.load().find(path).is_some())
+        self.path(path).is_some_and(|path| {
+            !(self.leaves_reserved && is_reserved(path)) && self.office.routes.load().find(path).is_some()
+        })
     }
 
-    async fn answer(&self, request: HttpRequest, payload: web::Payload) -> HttpResponse {
+    async fn answer(&self, request: &HttpRequest, payload: Payload) -> HttpResponse {
         let _underway = self.exit.underway();
         let found = {
             let table = self.office.routes.load();
             self.path(request.path()).and_then(|path| table.find(path)).map(|(entry, params)| {
-                (entry.clone(), params.iter().map(|(k, v)| (Arc::from(k), decoded(v))).collect::<Vec<_>>())
+                (
+                    Arc::clone(entry),
+                    params.iter().map(|(k, v)| (Arc::from(k), decoded(v))).collect::<Vec<_>>(),
+                )
             })
         };
         // The route went away between guard and here.
         let Some((entry, params)) = found else {
-            return service::no_route(&request);
+            return service::no_route(request);
         };
         let response =
-            identified(request.headers(), failed, |id| self.serve(&entry, params, &request, payload, id));
+            identified(request.headers(), failed, |id| self.serve(&entry, params, request, payload, id));
         self.exit.pass(&entry.label, request.method(), response.await)
     }
 
@@ -153,7 +182,7 @@ impl Site {
         entry: &RouteEntry,
         params: Vec<(Arc<str>, String)>,
         request: &HttpRequest,
-        payload: web::Payload,
+        payload: Payload,
         id: RequestId,
     ) -> Result<HttpResponse, Failure> {
         if !entry.allows(request.method().as_str()) {

@@ -3,5 +3,6 @@
 mod pattern;
 mod table;
 
+pub(crate) use pattern::is_reserved;
 pub use pattern::{ROUTE_BYTES_MAX, RouteParams, RoutePattern};
 pub use table::RouteTable;

@@ -13,6 +13,14 @@ pub const ROUTE_BYTES_MAX: usize = 1024;
 /// First segments that the server keeps for itself, with everything below them.
 const RESERVED: [&str; 3] = ["-", "metrics", "v2"];
 
+/// Whether the server itself serves this path, or may.
+pub(crate) fn is_reserved(path: &str) -> bool {
+    let first = path.strip_prefix('/').unwrap_or(path);
+    RESERVED
+        .iter()
+        .any(|own| first.strip_prefix(own).is_some_and(|rest| rest.is_empty() || rest.starts_with('/')))
+}
+
 /// What a `{param}` may be called, as told in a refusal.
 const PARAM_RULE: &str =
     "a parameter is a whole segment such as {id}: a letter or '_', then letters, digits and '_'";

@@ -14,7 +14,6 @@ use crate::{
 };
 
 /// What stands behind a route.
-#[derive(Clone)]
 pub(crate) struct RouteEntry {
     pub(crate) slot: Arc<EndpointSlot>,
     pub(crate) methods: Arc<[&'static str]>,
@@ -47,14 +46,14 @@ impl RouteEntry {
 /// The live HTTP routes; readers see one whole table, a change swaps it.
 #[derive(Default)]
 pub(crate) struct Routes {
-    table: ArcSwap<RouteTable<RouteEntry>>,
+    table: ArcSwap<RouteTable<Arc<RouteEntry>>>,
     changing: Mutex<()>,
 }
 
 impl Routes {
     /// The table as it is now.
     #[inline]
-    pub(crate) fn load(&self) -> Guard<Arc<RouteTable<RouteEntry>>> {
+    pub(crate) fn load(&self) -> Guard<Arc<RouteTable<Arc<RouteEntry>>>> {
         self.table.load()
     }
 
@@ -67,12 +66,12 @@ impl Routes {
     ) -> Result<(), ServeError> {
         let Some(route) = &endpoint.route else { return Ok(()) };
         state.check::<HttpCall>()?;
-        let entry = RouteEntry {
+        let entry = Arc::new(RouteEntry {
             slot: Arc::clone(slot),
             methods: endpoint.methods.as_slice().into(),
             label: route.as_str().into(),
             wanted_headers: state.wanted_headers(),
-        };
+        });
         let _one = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
         let mut table = RouteTable::clone(&self.table.load());
         table.insert(route.clone(), entry)?;
@@ -88,7 +87,7 @@ impl Routes {
         for (route, entry) in kept.iter().filter(|(_, entry)| entry.slot.name != *endpoint) {
             let route: &RoutePattern = route;
             // Routes that stood side by side do so again.
-            let _ = table.insert(route.clone(), entry.clone());
+            let _ = table.insert(route.clone(), Arc::clone(entry));
         }
         self.table.store(Arc::new(table));
     }
