@@ -118,6 +118,7 @@ async fn create_onnx(
 }
 
 #[cfg(not(feature = "onnx"))]
+#[expect(clippy::unused_async, reason = "the same shape as with the feature")]
 async fn create_onnx(_: &Serve, _: &BackendName, _: &Path, _: BackendConfig) -> Result<(), ServeError> {
     Err(ServeError::invalid("onnx", "this `greenroom` was built without the feature `onnx`"))
 }
