@@ -4,7 +4,7 @@ use std::{num::NonZeroUsize, time::Duration};
 
 use crate::actors::timer::TimerKind;
 
-/// How a [`Serve`] is started.
+/// How a [`Serve`](crate::Serve) is started.
 #[derive(Clone, Debug)]
 #[must_use]
 pub struct ServeOptions {
@@ -54,7 +54,8 @@ impl ServeOptions {
     }
 
     /// No serving threads of its own: the workers of an HTTP server lend theirs
-    /// ([`Serve::lend_current_thread`], [`Serve::listen`]), so that a request need not change threads.
+    /// ([`Serve::lend_current_thread`](crate::Serve::lend_current_thread),
+    /// [`Serve::listen`](crate::Serve::listen)), so that a request need not change threads.
     pub fn lent_threads(mut self) -> Self {
         self.seats = Seats::Lent;
         self
@@ -80,7 +81,7 @@ impl ServeOptions {
         self
     }
 
-    /// Longest time that [`Serve::shutdown`] waits for what still runs.
+    /// Longest time that [`Serve::shutdown`](crate::Serve::shutdown) waits for what still runs.
     pub fn shutdown_timeout(mut self, timeout: Duration) -> Self {
         self.shutdown_timeout = timeout;
         self
