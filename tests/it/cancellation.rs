@@ -240,6 +240,10 @@ async fn callers_that_have_left_hold_no_place_although_nothing_ends() {
         until("one runs", || barrier.inside() == 1).await;
         let waiting: Vec<_> = (0..3).map(|_| handle.call(Hold)).collect();
         assert!(matches!(handle.call(Hold).await, Err(ServeError::Overloaded { .. })));
+        // Until the Batcher has taken them out of its lane, where a glance at each would do.
+        for _ in 0..20 {
+            tokio::task::yield_now().await;
+        }
         drop(waiting);
         #[expect(clippy::async_yields_async, reason = "the call that waits is wanted, not its answer")]
         let next = tokio::time::timeout(Duration::from_secs(5), async {
