@@ -28,7 +28,11 @@ use crate::{
     metrics::spread::Spread,
     oip::ModelMetadata,
     port::Port,
-    routing::backend_port::{AnyBackendPort, Shared},
+    routing::{
+        backend_port::{AnyBackendPort, Shared},
+        backend_routes::Copiers,
+        shadows::CopyMessage,
+    },
 };
 
 /// One to `max_batch_size` requests handed to a replica in one call; its answer has one result for each,
@@ -157,6 +161,8 @@ pub struct Backend<A: Actor<Context = ReplicaContext<A>>> {
     /// By message type: makes or finds the Batcher's port parts (`MakeBatcher<A, M>`).
     pub(crate) batchers: HashMap<TypeId, Box<dyn Any + Send + Sync>>,
     pub(crate) copies: HashMap<TypeId, Box<dyn Any + Send + Sync>>,
+    /// What copies a message for shadow traffic.
+    pub(crate) copiers: Copiers,
     pub(crate) placement: Placement,
     /// Headers that it asks for in an HTTP request.
     pub(crate) wanted_headers: WantedHeaders,
@@ -182,6 +188,7 @@ impl<A: Actor<Context = ReplicaContext<A>>> Backend<A> {
             specs: Vec::new(),
             batchers: HashMap::new(),
             copies: HashMap::new(),
+            copiers: Copiers::default(),
             placement: Placement::Worker,
             wanted_headers: WantedHeaders::None,
             model: None,
@@ -239,6 +246,14 @@ impl<A: Actor<Context = ReplicaContext<A>>> Backend<A> {
     {
         let copy: CopyBatch<M> = |batch| batch.to_vec();
         self.copies.insert(TypeId::of::<M>(), Box::new(copy));
+        self
+    }
+
+    /// It can be a shadow for `M` sent through handles, as a message must be copied for that. HTTP requests, and
+    /// the requests of ONNX models, can be copied anyway.
+    pub fn shadows<M: Request + Clone>(mut self) -> Self {
+        let copy: CopyMessage<M> = M::clone;
+        Arc::make_mut(&mut self.copiers).insert(TypeId::of::<M>(), Arc::new(copy));
         self
     }
 

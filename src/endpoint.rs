@@ -1,14 +1,28 @@
 //! `Endpoint`: a name's route, methods and traffic policy, as its user declares them.
 
+use serde::Serialize;
+
 use crate::{
     error::{Problem, ServeError},
     ids::BackendName,
     route::RoutePattern,
-    traffic::TrafficPolicy,
+    traffic::{ShadowRule, TrafficPolicy},
 };
 
 /// HTTP methods an endpoint may answer to.
 pub const METHODS: [&str; 7] = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"];
+
+/// What stays the same for requests with the same shard key.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Affinity {
+    /// The backend; its replicas share the load as they do that of any request.
+    #[default]
+    Backend,
+    /// The backend and the replica, for replicas that keep something of a session in memory. A replica that is
+    /// full or away sends its keys to others; a change of `num_replicas` moves as few keys as it can.
+    Replica,
+}
 
 /// What an endpoint is made of: a traffic policy and, for HTTP, a route and methods.
 ///
@@ -20,6 +34,8 @@ pub const METHODS: [&str; 7] = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE",
 #[must_use = "an endpoint does nothing until it is created in a Serve"]
 pub struct Endpoint {
     traffic: Result<TrafficPolicy, ServeError>,
+    shadows: Vec<ShadowRule>,
+    affinity: Affinity,
     route: Option<String>,
     methods: Vec<String>,
 }
@@ -28,6 +44,9 @@ pub struct Endpoint {
 #[derive(Clone, Debug)]
 pub(crate) struct Checked {
     pub(crate) traffic: TrafficPolicy,
+    /// At most one for each backend.
+    pub(crate) shadows: Vec<ShadowRule>,
+    pub(crate) affinity: Affinity,
     pub(crate) route: Option<RoutePattern>,
     /// Upper case, without duplicates.
     pub(crate) methods: Vec<&'static str>,
@@ -36,8 +55,14 @@ pub(crate) struct Checked {
 impl Endpoint {
     /// An endpoint that sends everything to one backend; no route, method GET.
     pub fn new(backend: impl AsRef<str>) -> Self {
+        Self::of(BackendName::new(backend).map(TrafficPolicy::single))
+    }
+
+    fn of(traffic: Result<TrafficPolicy, ServeError>) -> Self {
         Self {
-            traffic: BackendName::new(backend).map(TrafficPolicy::single),
+            traffic,
+            shadows: Vec::new(),
+            affinity: Affinity::default(),
             route: None,
             methods: vec!["GET".into()],
         }
@@ -45,7 +70,19 @@ impl Endpoint {
 
     /// An endpoint that splits its requests over backends.
     pub fn split(policy: TrafficPolicy) -> Self {
-        Self { traffic: Ok(policy), route: None, methods: vec!["GET".into()] }
+        Self::of(Ok(policy))
+    }
+
+    /// Copies of a share of its requests go to another backend as well.
+    pub fn shadow(mut self, rule: ShadowRule) -> Self {
+        self.shadows.push(rule);
+        self
+    }
+
+    /// What stays the same for requests with the same shard key; default the backend.
+    pub fn affinity(mut self, affinity: Affinity) -> Self {
+        self.affinity = affinity;
+        self
     }
 
     /// Its HTTP route: an exact path, or one with `{param}` segments.
@@ -84,8 +121,20 @@ impl Endpoint {
         if self.methods.is_empty() {
             problems.push(Problem { place: "methods".into(), what: "at least one is needed".into() });
         }
+        let mut shadows: Vec<ShadowRule> = Vec::new();
+        for rule in self.shadows {
+            if shadows.iter().any(|known| known.backend() == rule.backend()) {
+                let what = "this backend has two shadow rules; one is allowed".into();
+                problems.push(Problem { place: format!("shadow.{}", rule.backend()), what });
+            } else if rule.proportion() > 0.0 {
+                shadows.push(rule);
+            }
+        }
+        let affinity = self.affinity;
         match (traffic, route) {
-            (Ok(traffic), Ok(route)) if problems.is_empty() => Ok(Checked { traffic, route, methods }),
+            (Ok(traffic), Ok(route)) if problems.is_empty() => {
+                Ok(Checked { traffic, shadows, affinity, route, methods })
+            }
             _ => Err(ServeError::InvalidConfig(problems)),
         }
     }

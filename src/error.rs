@@ -161,6 +161,25 @@ pub enum ServeError {
         /// Types that it takes.
         takes: Box<str>,
     },
+    /// A shadow backend for a message that cannot be copied.
+    #[error(
+        "backend {backend} cannot be given copies of {message}: it is not known to be `Clone`; call \
+         `.shadows::<M>()` when the backend is made"
+    )]
+    NotCopied {
+        /// The shadow backend.
+        backend: BackendName,
+        /// Types of the messages.
+        message: Box<str>,
+    },
+    /// A backend that would get copies of what it serves itself.
+    #[error("backend {backend} serves all of endpoint {endpoint}; it cannot be its shadow too")]
+    OwnShadow {
+        /// The backend.
+        backend: BackendName,
+        /// The endpoint.
+        endpoint: EndpointName,
+    },
     /// A replica could not be started.
     #[error("a replica of {backend} did not start: {why}")]
     StartFailed {
@@ -242,6 +261,8 @@ impl ServeError {
             Self::AlreadyExists { .. } => "already_exists",
             Self::InUse { .. } => "in_use",
             Self::NotTaken { .. } => "not_taken",
+            Self::NotCopied { .. } => "not_copied",
+            Self::OwnShadow { .. } => "own_shadow",
             Self::StartFailed { .. } => "start_failed",
             Self::TimedOut { .. } => "timed_out",
             Self::Internal(_) => "internal",

@@ -16,7 +16,7 @@ use crate::{
     call::{Answer, Call, Reply, Request, Waiting},
     error::ServeError,
     ids::EndpointName,
-    meta::{Meta, RequestId, ShardKey},
+    meta::{Explain, Explanation, Meta, RequestId, ShardKey},
     routing::{directory::Directory, endpoint::EndpointSlot},
 };
 
@@ -144,6 +144,22 @@ impl<M: Request> Handle<M> {
             Ok(meta) => Calling::new(self.slot.call(msg, meta), &self.directory),
             Err(why) => Calling(State::Now(Some(Err(why)))),
         }
+    }
+
+    /// Sends `msg` as [`call`](Self::call) does; its answer comes with which way the call went.
+    ///
+    /// # Errors
+    /// Those of [`call`](Self::call), inside the pair: refused and failed calls are explained too.
+    pub async fn call_explained(&self, msg: M) -> (Result<M::Response, ServeError>, Explanation) {
+        let explain = Explain::default();
+        let answer = match self.meta() {
+            Ok(meta) => {
+                let meta = Meta { explain: Some(explain.clone()), ..meta };
+                Calling::new(self.slot.call(msg, meta), &self.directory)
+            }
+            Err(why) => Calling(State::Now(Some(Err(why)))),
+        };
+        (answer.await, explain.read())
     }
 
     /// Sends `msg` and lets the handler run to its end although nobody waits for the answer.

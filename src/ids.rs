@@ -25,6 +25,11 @@ fn check(kind: &'static str, name: &str) -> Result<Arc<str>, ServeError> {
     }
 }
 
+/// 64 bits of a text (XXH3, no seed): the same on every machine and in every version of this program.
+pub(crate) fn stable_hash(text: &str) -> u64 {
+    twox_hash::XxHash3_64::oneshot(text.as_bytes())
+}
+
 macro_rules! name_type {
     ($(#[$doc:meta])* $name:ident, $kind:literal) => {
         $(#[$doc])*
@@ -84,6 +89,12 @@ macro_rules! name_type {
         impl From<$name> for String {
             fn from(name: $name) -> String {
                 name.as_str().to_owned()
+            }
+        }
+
+        impl AsRef<str> for $name {
+            fn as_ref(&self) -> &str {
+                &self.0
             }
         }
 

@@ -116,20 +116,23 @@ pub use config::{
     AdminConfig, BackendConfig, BackendDecl, BackendUpdate, ENDPOINT_METHODS, EndpointDecl, HttpConfig,
     Location, Placement, RestartPolicy, RestartUpdate, ServeConfig, Source, limits,
 };
-pub use endpoint::Endpoint;
+pub use endpoint::{Affinity, Endpoint};
 pub use error::{BoxError, Fault, Problem, ServeError};
 pub use handle::{Calling, Handle};
 pub use http::{CALL_METHOD_HEADER, Ingress, Listen, REQUEST_ID_HEADER, SHARD_KEY_HEADER};
 pub use http_call::{HttpAnswer, HttpCall};
 pub use ids::{BackendName, EndpointName, NAME_BYTES_MAX, ReplicaId};
-pub use meta::{ID_BYTES_MAX, Meta, RequestId, ShardKey};
+pub use meta::{Explanation, ID_BYTES_MAX, Meta, RequestId, RoutingRule, ShardKey};
+pub use metrics::shadow::ShadowCopies;
 #[cfg(feature = "onnx")]
 pub use onnx::{BatchAxis, Infer, Inferred, ONNX_JOINED_ROWS_MAX, ONNX_THREADS_MAX, OnnxModel, OnnxReplica};
 pub use port::Port;
 pub use route::{ROUTE_BYTES_MAX, RouteParams, RoutePattern, RouteTable};
-pub use serve::{BackendStatus, EndpointStatus, ReplicaStatus, Serve, ServeOptions, Status};
+pub use serve::{
+    BackendStatus, EndpointStatus, ReplicaStatus, SeenShare, Serve, ServeOptions, ShadowStatus, Status,
+};
 pub use tensor::{Datatype, TENSOR_ELEMENTS_MAX, TENSOR_RANK_MAX, Tensor, TensorData};
-pub use traffic::{TrafficPolicy, WEIGHT_SUM_TOLERANCE};
+pub use traffic::{ShadowRule, TrafficPolicy, WEIGHT_SUM_TOLERANCE};
 
 /// The code in the README compiles.
 #[cfg(doctest)]

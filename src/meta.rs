@@ -9,7 +9,12 @@ use std::{
 use rand::{RngExt, SeedableRng, rngs::SmallRng};
 use tokio::time::Instant;
 
-use crate::error::ServeError;
+use crate::{error::ServeError, ids::stable_hash};
+
+mod explanation;
+
+pub(crate) use explanation::Explain;
+pub use explanation::{Explanation, RoutingRule};
 
 /// Longest request id or trace header that is taken over from a caller, in bytes.
 pub const ID_BYTES_MAX: usize = 128;
@@ -63,17 +68,26 @@ impl fmt::Debug for RequestId {
 
 /// The caller's affinity hint.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct ShardKey(Arc<str>);
+pub struct ShardKey {
+    text: Arc<str>,
+    hash: u64,
+}
 
 impl ShardKey {
     /// A shard key; any text.
     pub fn new(key: impl AsRef<str>) -> Self {
-        Self(key.as_ref().into())
+        let text = key.as_ref();
+        Self { text: text.into(), hash: stable_hash(text) }
     }
 
     /// The key as text.
     pub fn as_str(&self) -> &str {
-        &self.0
+        &self.text
+    }
+
+    /// What decides where its requests go.
+    pub(crate) fn hash(&self) -> u64 {
+        self.hash
     }
 }
 
@@ -88,12 +102,27 @@ pub struct Meta {
     pub trace: Option<Arc<str>>,
     /// The caller's affinity hint.
     pub shard_key: Option<ShardKey>,
+    /// Whether the shard key chooses the replica too; said by each endpoint on the way.
+    pub(crate) keeps_replica: bool,
+    /// Where it is written down which way the call goes, for a caller that asked; calls made on behalf of this
+    /// one do not write there.
+    pub(crate) explain: Option<Explain>,
 }
 
 impl Meta {
     /// Meta of a request that nobody made on behalf of another.
     pub fn new() -> Self {
-        Self { request_id: RequestId::generate(), deadline: None, trace: None, shard_key: None }
+        Self::of(RequestId::generate())
+    }
+
+    /// Meta of a request with this id and nothing else.
+    pub(crate) fn of(request_id: RequestId) -> Self {
+        Self { request_id, deadline: None, trace: None, shard_key: None, keeps_replica: false, explain: None }
+    }
+
+    /// Meta for a copy of the call that nobody waits for.
+    pub(crate) fn for_copy(&self) -> Self {
+        Self { explain: None, ..self.clone() }
     }
 
     /// Meta for a call made now: inherits from the call being handled on this thread, if any.
@@ -103,7 +132,7 @@ impl Meta {
 
     /// Meta of the call being handled on this thread at this moment.
     pub fn current() -> Option<Self> {
-        CURRENT.with_borrow(|stack| stack.last().cloned())
+        CURRENT.with_borrow(|stack| stack.last().map(Self::for_copy))
     }
 
     /// Whether the deadline has passed.
@@ -134,15 +163,7 @@ impl Meta {
             }
         }
         // Moved in and out again: a clone would touch the counters of its parts at every poll.
-        let own = std::mem::replace(
-            self,
-            Meta {
-                request_id: RequestId(IdKind::Made([0, 0])),
-                deadline: None,
-                trace: None,
-                shard_key: None,
-            },
-        );
+        let own = std::mem::replace(self, Self::of(RequestId(IdKind::Made([0, 0]))));
         let entered = own.enter();
         let _back = Back(self, Some(entered));
         f()

@@ -18,7 +18,7 @@ use crate::{
         context::ReplicaContext,
         controller::{
             self, Controller, Crash, CreateBackend, CreateEndpoint, DeleteBackend, DeleteEndpoint, Office,
-            UpdateBackend,
+            SetShadow, SetTraffic, UpdateBackend,
         },
         lane::Stop,
         router::Router,
@@ -36,11 +36,12 @@ use crate::{
         options::{Readiness, Seats},
         system::SystemThread,
     },
+    traffic::{ShadowRule, TrafficPolicy},
 };
 
 pub use options::ServeOptions;
 pub(crate) use status::ready;
-pub use status::{BackendStatus, EndpointStatus, ReplicaStatus, Status};
+pub use status::{BackendStatus, EndpointStatus, ReplicaStatus, SeenShare, ShadowStatus, Status};
 
 /// A running service: backends, endpoints, and the threads and actors that serve them. Cheap to clone.
 ///
@@ -175,6 +176,66 @@ impl Serve {
     /// [`ServeError::UnknownEndpoint`].
     pub async fn delete_endpoint(&self, name: impl AsRef<str>) -> Result<(), ServeError> {
         self.ask(DeleteEndpoint(EndpointName::new(name)?)).await
+    }
+
+    /// Sends the endpoint's requests to these backends by these weights, which add up to 1. Once this has
+    /// returned no later request goes by the old ones; shadow rules stay as they are.
+    ///
+    /// ```
+    /// # use greenroom::{Backend, BackendConfig, Endpoint, Serve, ServeError, ServeOptions};
+    /// # #[derive(actix::Message)]
+    /// # #[rtype(result = "Result<u64, ServeError>")]
+    /// # struct Version;
+    /// # #[actix_web::main]
+    /// # async fn main() -> Result<(), ServeError> {
+    /// # let serve = Serve::start(ServeOptions::default()).await?;
+    /// for version in [1, 2] {
+    ///     let backend = Backend::from_fn(move |_: Version| async move { Ok(version) });
+    ///     serve.create_backend(format!("v{version}"), backend, BackendConfig::default()).await?;
+    /// }
+    /// serve.create_endpoint("app", Endpoint::new("v1")).await?;
+    /// serve.set_traffic("app", [("v1", 0.99), ("v2", 0.01)]).await?;
+    /// serve.set_traffic("app", [("v2", 1.0)]).await?;
+    /// assert_eq!(serve.handle::<Version>("app")?.call(Version).await?, 2);
+    /// # serve.shutdown().await
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// What [`TrafficPolicy::new`] refuses, an unknown endpoint or backend, or a backend that does not take HTTP
+    /// behind a route; then nothing has changed.
+    pub async fn set_traffic(
+        &self,
+        endpoint: impl AsRef<str>,
+        weights: impl IntoIterator<Item = (impl AsRef<str>, f64)>,
+    ) -> Result<(), ServeError> {
+        let policy = TrafficPolicy::new(weights)?;
+        self.ask(SetTraffic { endpoint: EndpointName::new(endpoint)?, policy }).await
+    }
+
+    /// Sends copies of the `proportion` of the endpoint's requests, 0 to 1, to `backend` as well; 0 ends it.
+    /// Nobody waits for their answers, and what happens to them changes nothing of what callers get: a copy that
+    /// `backend` has no room for is dropped, and counted.
+    ///
+    /// # Errors
+    /// What [`ShadowRule::new`] refuses, an unknown endpoint or backend, [`ServeError::OwnShadow`] for the
+    /// backend that serves all of the endpoint, [`ServeError::NotTaken`] and [`ServeError::NotCopied`] for one
+    /// that cannot be given the requests; then nothing has changed.
+    pub async fn shadow_traffic(
+        &self,
+        endpoint: impl AsRef<str>,
+        backend: impl AsRef<str>,
+        proportion: f64,
+    ) -> Result<(), ServeError> {
+        self.set_shadow(endpoint, ShadowRule::new(backend, proportion)?).await
+    }
+
+    /// The same for a rule with options.
+    ///
+    /// # Errors
+    /// Those of [`shadow_traffic`](Self::shadow_traffic).
+    pub async fn set_shadow(&self, endpoint: impl AsRef<str>, rule: ShadowRule) -> Result<(), ServeError> {
+        self.ask(SetShadow { endpoint: EndpointName::new(endpoint)?, rule }).await
     }
 
     /// Every endpoint.

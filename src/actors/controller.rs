@@ -27,10 +27,11 @@ use crate::{
     ids::{BackendName, ReplicaId},
     metrics::{Metrics, in_flight::InFlight},
     routing::{directory::Directory, models::Models, routes::Routes},
+    traffic::window::SAMPLE_PERIOD,
 };
 
 pub(crate) use backends::{CreateBackend, DeleteBackend, UpdateBackend};
-pub(crate) use endpoints::{CreateEndpoint, DeleteEndpoint};
+pub(crate) use endpoints::{CreateEndpoint, DeleteEndpoint, SetShadow, SetTraffic};
 use events::{DrainTimedOut, Happened, StartTimedOut};
 
 /// First pause before a replica that gave up is replaced; doubled for each further one in a row.
@@ -235,6 +236,10 @@ impl Actor for Controller {
 
     /// Also after a restart: takes up what was under way.
     fn started(&mut self, ctx: &mut Self::Context) {
+        ctx.run_interval(SAMPLE_PERIOD, |controller, _| {
+            let now = tokio::time::Instant::now();
+            controller.office.fleet().endpoints.values_mut().for_each(|endpoint| endpoint.sample(now));
+        });
         for (name, entry) in &self.office.fleet().backends {
             for replica in &entry.replicas {
                 let (backend, generation) = (name.clone(), replica.id.generation);

@@ -21,8 +21,9 @@ use crate::{
     endpoint::Checked,
     error::ServeError,
     ids::{BackendName, EndpointName, ReplicaId},
-    metrics::registry::BackendMetrics,
+    metrics::{registry::BackendMetrics, spread::Spread},
     routing::{backend_port::ReplicaPorts, backend_routes::BackendRoutes, endpoint::EndpointSlot},
+    traffic::window::Window,
 };
 
 /// Everything that the Controller was told and everything that runs because of it.
@@ -36,6 +37,33 @@ pub(crate) struct Fleet {
 pub(crate) struct EndpointEntry {
     pub(crate) declared: Checked,
     pub(crate) slot: Arc<EndpointSlot>,
+    /// Every backend that its requests went to in the last minute, or may go to now.
+    pub(crate) seen: Vec<Seen>,
+}
+
+/// How many requests of an endpoint went to one backend, and lately.
+pub(crate) struct Seen {
+    pub(crate) backend: BackendName,
+    pub(crate) requests: Arc<Spread>,
+    pub(crate) window: Window,
+}
+
+impl EndpointEntry {
+    /// Whether calls or copies go to this backend.
+    pub(crate) fn names(&self, backend: &BackendName) -> bool {
+        self.declared.traffic.weight(backend).is_some()
+            || self.declared.shadows.iter().any(|rule| rule.backend() == backend)
+    }
+
+    /// Takes a look at all counters; forgets backends that are not in the policy and had nothing to do lately.
+    pub(crate) fn sample(&mut self, now: tokio::time::Instant) {
+        let traffic = &self.declared.traffic;
+        self.seen.retain_mut(|seen| {
+            let total = seen.requests.total();
+            seen.window.sample(now, total);
+            traffic.weight(&seen.backend).is_some() || seen.window.growth(now, total).0 > 0
+        });
+    }
 }
 
 /// Who waits for a change, and what for.
@@ -150,7 +178,7 @@ impl BackendEntry {
             replica.control.set_limits(&self.config, admitted(&self.config, running.len(), i));
         }
         self.routes.set_timeout(self.config.request_timeout);
-        let ports: Vec<_> = running.iter().map(|r| Arc::clone(&r.ports)).collect();
+        let ports: Vec<_> = running.iter().map(|r| (r.id.clone(), Arc::clone(&r.ports))).collect();
         self.routes.publish(&ports);
     }
 

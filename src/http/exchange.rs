@@ -90,10 +90,9 @@ pub(crate) fn json_length() -> HeaderName {
 /// What travels with the call of a request.
 pub(crate) fn meta(headers: &HeaderMap, request_id: RequestId) -> Meta {
     Meta {
-        request_id,
-        deadline: None,
         trace: text(headers, &TRACEPARENT).filter(|t| t.len() <= crate::meta::ID_BYTES_MAX).map(Into::into),
         shard_key: text(headers, &SHARD_KEY).map(ShardKey::new),
+        ..Meta::of(request_id)
     }
 }
 

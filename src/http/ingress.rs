@@ -21,6 +21,7 @@ use crate::{
         problem::{self, Reader},
         service,
     },
+    http_call::WantedHeaders,
     meta::RequestId,
     route::is_reserved,
     routing::routes::RouteEntry,
@@ -190,10 +191,16 @@ impl Site {
         }
         let body =
             exchange::read_body(request.headers(), payload, self.body_bytes_max).await.map_err(failed)?;
-        let call = exchange::call(request, params, entry.wanted_headers, body);
         let meta = exchange::meta(request.headers(), id);
         let directory = &self.office.directory;
-        let answer = Calling::new(entry.slot.call(call, meta), directory).await;
+        let answer = {
+            // One meaning for both: the headers that are copied and where the call goes.
+            let meaning = entry.slot.meaning();
+            let wanted = meaning.as_ref().map_or(WantedHeaders::None, |state| state.wanted_headers());
+            let call = exchange::call(request, params, wanted, body);
+            Calling::new(entry.slot.call_as(meaning, call, meta), directory)
+        };
+        let answer = answer.await;
         let answer = answer.map_err(|error| match error {
             // Its replicas have gone because everything goes.
             ServeError::NoReplica { .. } if directory.closing() => failed(ServeError::ShuttingDown),

@@ -197,7 +197,7 @@ impl<A: Actor<Context = ReplicaContext<A>>> Backend<A> {
         M: Request + DeserializeOwned,
         M::Response: Serialize,
     {
-        self.handles::<M>().form::<Json<M>>(&method_name::<M>(), join)
+        self.handles::<M>().shadows::<HttpCall>().form::<Json<M>>(&method_name::<M>(), join)
     }
 
     /// It takes `M` through handles and as JSON over HTTP, and handles them only in batches; the batch size is
@@ -208,7 +208,7 @@ impl<A: Actor<Context = ReplicaContext<A>>> Backend<A> {
         M: Request + DeserializeOwned,
         M::Response: Serialize,
     {
-        self.batched::<M>().batch_form::<Json<M>>(&method_name::<M>(), join)
+        self.batched::<M>().shadows::<HttpCall>().batch_form::<Json<M>>(&method_name::<M>(), join)
     }
 
     /// It takes the HTTP request itself, with all its headers, and answers with status, headers and body.
@@ -217,7 +217,7 @@ impl<A: Actor<Context = ReplicaContext<A>>> Backend<A> {
         A: Handler<HttpCall>,
     {
         self.wanted_headers = WantedHeaders::All;
-        self.form::<Plain<HttpCall>>("http_call", join)
+        self.shadows::<HttpCall>().form::<Plain<HttpCall>>("http_call", join)
     }
 }
 

@@ -43,9 +43,11 @@ pub(crate) enum Reader {
 /// The HTTP status of an error.
 pub(crate) fn status(error: &ServeError) -> StatusCode {
     match error {
-        ServeError::BadRequest { .. } | ServeError::Invalid { .. } | ServeError::InvalidConfig(_) => {
-            StatusCode::BAD_REQUEST
-        }
+        ServeError::BadRequest { .. }
+        | ServeError::Invalid { .. }
+        | ServeError::InvalidConfig(_)
+        | ServeError::NotCopied { .. }
+        | ServeError::OwnShadow { .. } => StatusCode::BAD_REQUEST,
         ServeError::TooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
         ServeError::UnknownBackend(_) | ServeError::UnknownEndpoint(_) => StatusCode::NOT_FOUND,
         ServeError::AlreadyExists { .. } | ServeError::InUse { .. } => StatusCode::CONFLICT,

@@ -5,6 +5,7 @@ pub(crate) mod clock;
 pub(crate) mod in_flight;
 mod labelled;
 pub(crate) mod registry;
+pub(crate) mod shadow;
 pub(crate) mod spread;
 mod text;
 

@@ -12,6 +12,7 @@ use crate::{
     ids::{BackendName, EndpointName},
     metrics::{
         cells::{Reading, ReplicaCells},
+        shadow::{ShadowCopies, ShadowCounts},
         spread::Spread,
     },
 };
@@ -117,6 +118,7 @@ impl HttpKey {
 pub(crate) struct Registry {
     backends: Mutex<BTreeMap<BackendName, Arc<BackendMetrics>>>,
     routed: Mutex<BTreeMap<(EndpointName, BackendName), Arc<Spread>>>,
+    shadows: Mutex<BTreeMap<(EndpointName, BackendName), Arc<ShadowCounts>>>,
     http: Mutex<BTreeMap<HttpKey, Arc<Spread>>>,
 }
 
@@ -135,6 +137,11 @@ impl Registry {
         Arc::clone(lock(&self.routed).entry((endpoint.clone(), backend.clone())).or_default())
     }
 
+    /// The counters of the copies of an endpoint's requests at a backend.
+    pub(crate) fn shadow(&self, endpoint: &EndpointName, backend: &BackendName) -> Arc<ShadowCounts> {
+        Arc::clone(lock(&self.shadows).entry((endpoint.clone(), backend.clone())).or_default())
+    }
+
     /// The counter of HTTP answers.
     pub(crate) fn http(&self, key: HttpKey) -> Arc<Spread> {
         Arc::clone(lock(&self.http).entry(key).or_default())
@@ -144,11 +151,13 @@ impl Registry {
     pub(crate) fn forget_backend(&self, name: &BackendName) {
         lock(&self.backends).remove(name);
         lock(&self.routed).retain(|(_, backend), _| backend != name);
+        lock(&self.shadows).retain(|(_, backend), _| backend != name);
     }
 
     /// Forgets an endpoint that is gone, and the answers on its route.
     pub(crate) fn forget_endpoint(&self, name: &EndpointName, route: Option<&str>) {
         lock(&self.routed).retain(|(endpoint, _), _| endpoint != name);
+        lock(&self.shadows).retain(|(endpoint, _), _| endpoint != name);
         lock(&self.http).retain(|key, _| Some(&*key.route) != route);
     }
 
@@ -160,6 +169,10 @@ impl Registry {
 
     pub(crate) fn read_routed(&self) -> Vec<((EndpointName, BackendName), u64)> {
         lock(&self.routed).iter().map(|(key, count)| (key.clone(), count.total())).collect()
+    }
+
+    pub(crate) fn read_shadows(&self) -> Vec<((EndpointName, BackendName), ShadowCopies)> {
+        lock(&self.shadows).iter().map(|(key, counts)| (key.clone(), counts.read())).collect()
     }
 
     pub(crate) fn read_http(&self) -> Vec<(HttpKey, u64)> {

@@ -97,6 +97,18 @@ pub(crate) fn render(registry: &Registry, own_restarts: &[(&'static str, u64)]) 
     let routed = registry.read_routed().into_iter();
     let routed = routed.map(|((e, b), n)| (format!("endpoint=\"{e}\",backend=\"{b}\""), n)).collect();
     family(&mut out, "serve_num_router_requests_total", "counter", "Requests routed.", routed);
+    let shadows = registry.read_shadows();
+    let outcomes = shadows.iter().flat_map(|((e, b), copies)| {
+        let row = move |(outcome, n)| (format!("endpoint=\"{e}\",backend=\"{b}\",outcome=\"{outcome}\""), n);
+        copies.outcomes().map(row)
+    });
+    family(
+        &mut out,
+        "serve_shadow_requests_total",
+        "counter",
+        "Copies of requests for shadow backends, by what became of them.",
+        outcomes.collect(),
+    );
     let http = registry.read_http().into_iter().map(|(k, n)| {
         (format!("route=\"{}\",method=\"{}\",status_code=\"{}\"", escape(&k.route), k.method, k.status), n)
     });

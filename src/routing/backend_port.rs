@@ -15,21 +15,24 @@ use tokio::time::Instant;
 use crate::{
     call::{Answer, Call, Refusal, Request},
     error::ServeError,
-    ids::BackendName,
+    ids::{BackendName, ReplicaId},
     meta::{Meta, thread_token, with_rng},
     metrics::spread::Spread,
     port::Port,
-    traffic::balance,
+    traffic::{balance, rendezvous},
 };
 
 /// The replicas that take calls for `M` now, and those of each thread.
 struct Replicas<M: Request> {
     ports: Vec<Arc<dyn Port<M>>>,
+    /// Which replica each port leads to.
+    ids: Vec<ReplicaId>,
     by_thread: Vec<(u64, Vec<usize>)>,
 }
 
 impl<M: Request> Replicas<M> {
-    fn new(ports: Vec<Arc<dyn Port<M>>>) -> Self {
+    fn new(replicas: impl Iterator<Item = (ReplicaId, Arc<dyn Port<M>>)>) -> Self {
+        let (ids, ports): (Vec<_>, Vec<_>) = replicas.unzip();
         let mut by_thread: Vec<(u64, Vec<usize>)> = Vec::new();
         for (i, port) in ports.iter().enumerate() {
             let thread = port.thread();
@@ -38,13 +41,20 @@ impl<M: Request> Replicas<M> {
                 None => by_thread.push((thread, vec![i])),
             }
         }
-        Self { ports, by_thread }
+        Self { ports, ids, by_thread }
     }
 
-    fn pick(&self) -> usize {
+    fn pick(&self, meta: &Meta) -> usize {
         let n = self.ports.len();
         if n == 1 {
             return 0;
+        }
+        if meta.keeps_replica
+            && let Some(key) = &meta.shard_key
+        {
+            // By slots, which outlive their replicas.
+            let slots = self.ids.iter().map(|id| (u64::from(id.slot) + 1, 1.0));
+            return rendezvous::pick(key.hash(), slots).unwrap_or(0);
         }
         let thread = thread_token();
         let here = self.by_thread.iter().find(|(t, _)| *t == thread).map_or(&[][..], |(_, i)| i);
@@ -57,6 +67,19 @@ impl<M: Request> Replicas<M> {
             let load = |i: usize| self.ports[i].load();
             balance::pick(n, here, rng, load, |i| self.ports[i].concurrency())
         })
+    }
+}
+
+impl<M: Request> Replicas<M> {
+    /// Writes down for whoever asked that the `i`th takes the call.
+    #[inline]
+    fn explain(&self, meta: &Meta, i: usize) {
+        if let Some(explain) = &meta.explain {
+            explain.note(|e| {
+                e.backend = Some(self.ids[i].backend.clone());
+                e.replica = Some(self.ids[i].clone());
+            });
+        }
     }
 }
 
@@ -74,7 +97,7 @@ impl<M: Request> BackendPort<M> {
         Self {
             refused,
             backend,
-            replicas: ArcSwap::from_pointee(Replicas::new(Vec::new())),
+            replicas: ArcSwap::from_pointee(Replicas::new(std::iter::empty())),
             timeout_ns: AtomicU64::new(0),
         }
     }
@@ -108,13 +131,15 @@ impl<M: Request> Port<M> for BackendPort<M> {
             let Call { msg, meta, reply } = call;
             return Err(Refusal { msg, meta, reply: Some(reply), why: self.none() });
         }
-        let first = set.pick();
+        let first = set.pick(&call.meta);
+        set.explain(&call.meta, first);
         let mut last = match set.ports[first].deliver(call, admitted) {
             Ok(()) => return Ok(()),
             Err(refusal) => refusal,
         };
         for i in (1..n).map(|k| (first + k) % n) {
             let Refusal { msg, meta, reply: Some(reply), why } = last else { return Err(last) };
+            set.explain(&meta, i);
             last = match set.ports[i].deliver(Call { msg, meta, reply }, admitted) {
                 Ok(()) => return Ok(()),
                 Err(refusal) => Refusal { why: worse(why, refusal.why), ..refusal },
@@ -132,10 +157,12 @@ impl<M: Request> Port<M> for BackendPort<M> {
         if n == 0 {
             return Answer::Refused(Refusal { msg, meta, reply: None, why: self.none() });
         }
-        let first = set.pick();
+        let first = set.pick(&meta);
+        set.explain(&meta, first);
         let mut answer = set.ports[first].call(msg, meta);
         for i in (1..n).map(|k| (first + k) % n) {
             let Answer::Refused(Refusal { msg, meta, why, .. }) = answer else { break };
+            set.explain(&meta, i);
             answer = match set.ports[i].call(msg, meta) {
                 Answer::Refused(refusal) => {
                     Answer::Refused(Refusal { why: worse(why, refusal.why), ..refusal })
@@ -179,12 +206,15 @@ fn worse(a: ServeError, b: ServeError) -> ServeError {
 /// The ports of one replica, one a message type, types erased.
 pub(crate) type ReplicaPorts = Vec<(TypeId, Box<dyn Any + Send + Sync>)>;
 
+/// A replica that takes calls, and its ports.
+pub(crate) type PublishedReplica = (ReplicaId, Arc<ReplicaPorts>);
+
 /// A [`BackendPort`] whose message type is erased.
 pub(crate) trait AnyBackendPort: Send + Sync {
     /// The message type and its name.
     fn message(&self) -> (TypeId, &'static str);
     /// Makes these the replicas that take calls, at once and for everybody.
-    fn publish(&self, replicas: &[Arc<ReplicaPorts>]);
+    fn publish(&self, replicas: &[PublishedReplica]);
     /// Longest time for one request.
     fn set_timeout(&self, timeout: Option<Duration>);
     /// The `Arc<dyn Port<M>>` of this.
@@ -209,13 +239,12 @@ impl<M: Request> AnyBackendPort for Shared<M> {
         (TypeId::of::<M>(), std::any::type_name::<M>())
     }
 
-    fn publish(&self, replicas: &[Arc<ReplicaPorts>]) {
-        let ports = replicas
-            .iter()
-            .flat_map(|ports| ports.iter())
-            .filter_map(|(_, port)| port.downcast_ref::<Arc<dyn Port<M>>>().cloned())
-            .collect();
-        self.port.replicas.store(Arc::new(Replicas::new(ports)));
+    fn publish(&self, replicas: &[PublishedReplica]) {
+        let ports = replicas.iter().flat_map(|(id, ports)| ports.iter().map(move |(_, port)| (id, port)));
+        let ours = ports.filter_map(|(id, port)| {
+            port.downcast_ref::<Arc<dyn Port<M>>>().map(|port| (id.clone(), Arc::clone(port)))
+        });
+        self.port.replicas.store(Arc::new(Replicas::new(ours)));
     }
 
     fn set_timeout(&self, timeout: Option<Duration>) {

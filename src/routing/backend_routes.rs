@@ -2,6 +2,7 @@
 
 use std::{
     any::{Any, TypeId},
+    collections::HashMap,
     sync::{Arc, OnceLock},
     time::Duration,
 };
@@ -14,8 +15,14 @@ use crate::{
     oip::ModelMetadata,
     port::Home,
     port::Port,
-    routing::backend_port::{AnyBackendPort, ReplicaPorts},
+    routing::{
+        backend_port::{AnyBackendPort, PublishedReplica},
+        shadows::CopyMessage,
+    },
 };
+
+/// By message type, the [`CopyMessage`] of each message that can be copied.
+pub(crate) type Copiers = Arc<HashMap<TypeId, Arc<dyn Any + Send + Sync>>>;
 
 /// Every message type that one backend takes, and the ports over its replicas.
 pub(crate) struct BackendRoutes {
@@ -25,6 +32,7 @@ pub(crate) struct BackendRoutes {
     /// Set for inference models: what is known of the model once it is loaded.
     pub(crate) model: Option<Arc<OnceLock<ModelMetadata>>>,
     ports: Vec<Box<dyn AnyBackendPort>>,
+    copiers: Copiers,
 }
 
 impl BackendRoutes {
@@ -33,8 +41,9 @@ impl BackendRoutes {
         wanted_headers: WantedHeaders,
         model: Option<Arc<OnceLock<ModelMetadata>>>,
         ports: Vec<Box<dyn AnyBackendPort>>,
+        copiers: Copiers,
     ) -> Self {
-        Self { name, wanted_headers, model, ports }
+        Self { name, wanted_headers, model, ports, copiers }
     }
 
     /// The port over all replicas for messages `M`.
@@ -47,14 +56,32 @@ impl BackendRoutes {
         })
     }
 
+    /// The messages it takes: type and name.
+    pub(crate) fn messages(&self) -> impl Iterator<Item = (TypeId, &'static str)> {
+        self.ports.iter().map(|port| port.message())
+    }
+
+    pub(crate) fn takes_type(&self, message: TypeId) -> bool {
+        self.messages().any(|(taken, _)| taken == message)
+    }
+
+    pub(crate) fn copies_type(&self, message: TypeId) -> bool {
+        self.copiers.contains_key(&message)
+    }
+
+    /// What makes copies of `M`, if they can be made.
+    pub(crate) fn copier<M: Request>(&self) -> Option<CopyMessage<M>> {
+        self.copiers.get(&TypeId::of::<M>())?.downcast_ref().copied()
+    }
+
     /// Types of the messages it takes, for people.
     pub(crate) fn takes(&self) -> Box<str> {
-        let names: Vec<_> = self.ports.iter().map(|port| port.message().1).collect();
+        let names: Vec<_> = self.messages().map(|(_, name)| name).collect();
         if names.is_empty() { "nothing".into() } else { names.join(", ").into() }
     }
 
     /// Makes these the replicas that take calls.
-    pub(crate) fn publish(&self, replicas: &[Arc<ReplicaPorts>]) {
+    pub(crate) fn publish(&self, replicas: &[PublishedReplica]) {
         self.ports.iter().for_each(|port| port.publish(replicas));
     }
 

@@ -2,20 +2,26 @@
 
 use std::sync::Arc;
 
-use arc_swap::ArcSwapOption;
+use arc_swap::{ArcSwapOption, Guard};
 use rand::RngExt;
 
 use crate::{
     call::{Answer, Call, Refusal, Request},
+    endpoint::Affinity,
     error::ServeError,
     http_call::WantedHeaders,
     ids::EndpointName,
-    meta::{Meta, with_rng},
+    meta::{Meta, RoutingRule, with_rng},
     metrics::spread::Spread,
-    port::Port,
-    routing::backend_routes::BackendRoutes,
+    routing::{
+        backend_routes::BackendRoutes,
+        shadows::{self, Shadow},
+    },
     traffic::TrafficPolicy,
 };
+
+/// How often a call follows changes of its endpoint that overtake it.
+const FOLLOWS_MAX: usize = 3;
 
 /// A name that handles hold on to, and what it means now.
 pub(crate) struct EndpointSlot {
@@ -23,47 +29,105 @@ pub(crate) struct EndpointSlot {
     state: ArcSwapOption<EndpointState>,
 }
 
-/// What an endpoint means: a policy over backends. Immutable; a change swaps the whole.
+/// What an endpoint means at one moment.
+pub(crate) type Meaning = Guard<Option<Arc<EndpointState>>>;
+
+/// What an endpoint means: a policy over backends, and who gets copies. Immutable; a change swaps the whole.
 pub(crate) struct EndpointState {
-    policy: TrafficPolicy,
+    pub(crate) policy: TrafficPolicy,
+    pub(crate) affinity: Affinity,
     /// In the order of the policy.
-    backends: Vec<Routed>,
+    pub(crate) backends: Vec<Routed>,
+    pub(crate) shadows: Vec<Shadow>,
 }
 
-struct Routed {
-    routes: Arc<BackendRoutes>,
-    requests: Arc<Spread>,
+/// One backend of a policy, and how many calls were routed to it.
+pub(crate) struct Routed {
+    pub(crate) routes: Arc<BackendRoutes>,
+    pub(crate) requests: Arc<Spread>,
 }
 
 impl EndpointState {
-    /// A policy over backends, which are given in its order with the counter of each.
-    pub(crate) fn new(
-        policy: TrafficPolicy,
-        backends: impl IntoIterator<Item = (Arc<BackendRoutes>, Arc<Spread>)>,
-    ) -> Self {
-        let backends = backends.into_iter().map(|(routes, requests)| Routed { routes, requests }).collect();
-        Self { policy, backends }
-    }
-
-    /// The port of the backend that the policy picks.
-    fn pick<M: Request>(&self) -> Result<&Arc<dyn Port<M>>, ServeError> {
-        let i = match self.backends.len() {
-            1 => 0,
-            _ => self.policy.pick(with_rng(|rng| rng.random::<f64>())),
+    /// The backend that the policy picks.
+    fn pick(&self, name: &EndpointName, meta: &mut Meta) -> &Routed {
+        let i = match (self.backends.len(), &meta.shard_key) {
+            (1, _) => 0,
+            (_, Some(key)) => self.policy.pick_keyed(key.hash()),
+            (_, None) => self.policy.pick(with_rng(|rng| rng.random::<f64>())),
         };
         let backend = &self.backends[i];
+        meta.keeps_replica = self.affinity == Affinity::Replica;
+        if meta.explain.is_some() {
+            self.explain(name, meta, backend);
+        }
         backend.requests.add();
-        backend.routes.port_of::<M>()
+        backend
     }
 
-    /// HTTP headers that the backends of the policy ask for.
+    #[cold]
+    fn explain(&self, name: &EndpointName, meta: &Meta, chosen: &Routed) {
+        let backend = &chosen.routes.name;
+        let weight = self.policy.weight(backend).unwrap_or(0.0);
+        let rule = match (self.backends.len(), &meta.shard_key) {
+            (1, _) => RoutingRule::Only,
+            (_, Some(_)) => RoutingRule::ShardKey(weight),
+            (_, None) => RoutingRule::Weight(weight),
+        };
+        if let Some(explain) = &meta.explain {
+            explain.note(|e| {
+                (e.endpoint, e.backend, e.rule) = (Some(name.clone()), Some(backend.clone()), Some(rule));
+            });
+        }
+    }
+
+    fn call<M: Request>(&self, name: &EndpointName, msg: M, mut meta: Meta) -> Answer<M> {
+        let backend = self.pick(name, &mut meta);
+        let port = match backend.routes.port_of::<M>() {
+            Ok(port) => port,
+            Err(why) => return Answer::Refused(Refusal { msg, meta, reply: None, why }),
+        };
+        if self.shadows.is_empty() {
+            return port.call(msg, meta);
+        }
+        let copies = shadows::copies(&self.shadows, &backend.routes, &msg, &meta);
+        let answer = port.call(msg, meta);
+        if !matches!(answer, Answer::Refused(_)) {
+            copies.into_iter().for_each(shadows::Copied::send);
+        }
+        answer
+    }
+
+    fn deliver<M: Request>(&self, name: &EndpointName, mut call: Call<M>) -> Result<(), Refusal<M>> {
+        let backend = self.pick(name, &mut call.meta);
+        let port = match backend.routes.port_of::<M>() {
+            Ok(port) => port,
+            Err(why) => {
+                let Call { msg, meta, reply } = call;
+                return Err(Refusal { msg, meta, reply: Some(reply), why });
+            }
+        };
+        let copies = shadows::copies(&self.shadows, &backend.routes, &call.msg, &call.meta);
+        port.deliver(call, false)?;
+        copies.into_iter().for_each(shadows::Copied::send);
+        Ok(())
+    }
+
+    /// HTTP headers that the backends behind it ask for.
     pub(crate) fn wanted_headers(&self) -> WantedHeaders {
-        self.backends.iter().map(|backend| backend.routes.wanted_headers).max().unwrap_or_default()
+        let shadows = self.shadows.iter().map(|shadow| &shadow.routes);
+        let routes = self.backends.iter().map(|backend| &backend.routes).chain(shadows);
+        routes.map(|routes| routes.wanted_headers).max().unwrap_or_default()
     }
 
     /// Whether every backend of the policy takes `M`.
     pub(crate) fn check<M: Request>(&self) -> Result<(), ServeError> {
         self.backends.iter().try_for_each(|backend| backend.routes.port_of::<M>().map(drop))
+    }
+
+    /// Whether every shadow rule can do something.
+    pub(crate) fn check_shadows(&self, has_route: bool) -> Result<(), ServeError> {
+        let served = self.backends.iter().map(|backend| &backend.routes);
+        self.shadows.iter().try_for_each(|shadow| shadow.check(served.clone(), has_route))
     }
 }
 
@@ -77,6 +141,12 @@ impl EndpointSlot {
         self.state.store(state.map(Arc::new));
     }
 
+    /// What it means now.
+    #[inline]
+    pub(crate) fn meaning(&self) -> Meaning {
+        self.state.load()
+    }
+
     /// Whether it means anything now.
     pub(crate) fn exists(&self) -> bool {
         self.state.load().is_some()
@@ -86,37 +156,89 @@ impl EndpointSlot {
     pub(crate) fn check<M: Request>(&self) -> Result<(), ServeError> {
         match &*self.state.load() {
             Some(state) => state.check::<M>(),
-            None => Err(ServeError::UnknownEndpoint(self.name.clone())),
+            None => Err(self.unknown()),
         }
+    }
+
+    fn unknown(&self) -> ServeError {
+        ServeError::UnknownEndpoint(self.name.clone())
     }
 
     /// Routes a call; a refusal is the answer.
     pub(crate) fn call<M: Request>(&self, msg: M, meta: Meta) -> Answer<M> {
-        let refuse = |msg, meta, why| Answer::Refused(Refusal { msg, meta, reply: None, why });
-        match &*self.state.load() {
-            None => refuse(msg, meta, ServeError::UnknownEndpoint(self.name.clone())),
-            Some(state) => match state.pick::<M>() {
-                Ok(port) => port.call(msg, meta),
-                Err(why) => refuse(msg, meta, why),
-            },
+        self.call_as(self.meaning(), msg, meta)
+    }
+
+    /// Routes a call that was made for what the endpoint meant a moment ago.
+    pub(crate) fn call_as<M: Request>(&self, meaning: Meaning, msg: M, meta: Meta) -> Answer<M> {
+        let answer = match &*meaning {
+            Some(state) => state.call(&self.name, msg, meta),
+            None => Answer::Refused(Refusal { msg, meta, reply: None, why: self.unknown() }),
+        };
+        match answer {
+            Answer::Refused(refusal) if matches!(refusal.why, ServeError::NoReplica { .. }) => {
+                self.follow(meaning, refusal)
+            }
+            answer => answer,
         }
+    }
+
+    /// A backend may have been taken out of the policy and drained while a call was on its way there; then the
+    /// call goes where the endpoint means now.
+    #[cold]
+    fn follow<M: Request>(&self, mut old: Meaning, mut refusal: Refusal<M>) -> Answer<M> {
+        for _ in 0..FOLLOWS_MAX {
+            let Some(new) = self.changed(&old) else { break };
+            let Some(state) = &*new else { break };
+            let Refusal { msg, meta, .. } = refusal;
+            match state.call(&self.name, msg, meta) {
+                Answer::Refused(again) => refusal = again,
+                answer => return answer,
+            }
+            old = new;
+        }
+        Answer::Refused(refusal)
+    }
+
+    /// What the endpoint means now, if that is something else than a moment ago and a call that was made for
+    /// then fits it.
+    fn changed(&self, old: &Meaning) -> Option<Meaning> {
+        let new = self.meaning();
+        let (then, now) = (old.as_ref()?, new.as_ref()?);
+        (!Arc::ptr_eq(then, now) && now.wanted_headers() <= then.wanted_headers()).then_some(new)
     }
 
     /// Routes a call that brings its reply; a refusal goes there.
     pub(crate) fn deliver<M: Request>(&self, call: Call<M>) {
-        let state = self.state.load();
-        let port = match &*state {
-            None => Err(ServeError::UnknownEndpoint(self.name.clone())),
-            Some(state) => state.pick::<M>(),
-        };
+        let mut meaning = self.meaning();
+        let mut delivered = self.deliver_as(&meaning, call);
+        for _ in 0..FOLLOWS_MAX {
+            let Err(Refusal { msg, meta, reply: Some(reply), why: ServeError::NoReplica { backend, why } }) =
+                delivered
+            else {
+                break;
+            };
+            let Some(new) = self.changed(&meaning) else {
+                let why = ServeError::NoReplica { backend, why };
+                delivered = Err(Refusal { msg, meta, reply: Some(reply), why });
+                break;
+            };
+            delivered = self.deliver_as(&new, Call { msg, meta, reply });
+            meaning = new;
+        }
         // Answered before the message is dropped, which may panic.
-        match port {
-            Err(why) => call.reply.send(Err(why)),
-            Ok(port) => {
-                if let Err(Refusal { reply: Some(reply), why, msg, .. }) = port.deliver(call, false) {
-                    reply.send(Err(why));
-                    drop(msg);
-                }
+        if let Err(Refusal { reply: Some(reply), why, msg, .. }) = delivered {
+            reply.send(Err(why));
+            drop(msg);
+        }
+    }
+
+    fn deliver_as<M: Request>(&self, meaning: &Meaning, call: Call<M>) -> Result<(), Refusal<M>> {
+        match &**meaning {
+            Some(state) => state.deliver(&self.name, call),
+            None => {
+                let Call { msg, meta, reply } = call;
+                Err(Refusal { msg, meta, reply: Some(reply), why: self.unknown() })
             }
         }
     }

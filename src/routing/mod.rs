@@ -6,3 +6,4 @@ pub(crate) mod directory;
 pub(crate) mod endpoint;
 pub(crate) mod models;
 pub(crate) mod routes;
+pub(crate) mod shadows;

@@ -7,10 +7,9 @@ use arc_swap::{ArcSwap, Guard};
 use crate::{
     endpoint::Checked,
     error::ServeError,
-    http_call::{HttpCall, WantedHeaders},
     ids::EndpointName,
     route::{RoutePattern, RouteTable},
-    routing::endpoint::{EndpointSlot, EndpointState},
+    routing::endpoint::EndpointSlot,
 };
 
 /// What stands behind a route.
@@ -19,8 +18,6 @@ pub(crate) struct RouteEntry {
     pub(crate) methods: Arc<[&'static str]>,
     /// The pattern's text: the metric label.
     pub(crate) label: Arc<str>,
-    /// Headers that the backends behind it ask for.
-    pub(crate) wanted_headers: WantedHeaders,
 }
 
 impl RouteEntry {
@@ -57,20 +54,13 @@ impl Routes {
         self.table.load()
     }
 
-    /// Adds the route of an endpoint, if it has one; every backend behind it must take HTTP.
-    pub(crate) fn add(
-        &self,
-        slot: &Arc<EndpointSlot>,
-        endpoint: &Checked,
-        state: &EndpointState,
-    ) -> Result<(), ServeError> {
+    /// Adds the route of an endpoint, if it has one.
+    pub(crate) fn add(&self, slot: &Arc<EndpointSlot>, endpoint: &Checked) -> Result<(), ServeError> {
         let Some(route) = &endpoint.route else { return Ok(()) };
-        state.check::<HttpCall>()?;
         let entry = Arc::new(RouteEntry {
             slot: Arc::clone(slot),
             methods: endpoint.methods.as_slice().into(),
             label: route.as_str().into(),
-            wanted_headers: state.wanted_headers(),
         });
         let _one = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
         let mut table = RouteTable::clone(&self.table.load());

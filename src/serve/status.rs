@@ -3,11 +3,17 @@
 use serde::Serialize;
 
 use crate::{
-    actors::{controller::Office, fleet::ReplicaEntry, reconcile::ReplicaState},
+    actors::{
+        controller::Office,
+        fleet::{ReplicaEntry, Seen},
+        reconcile::ReplicaState,
+    },
     config::BackendConfig,
+    endpoint::Affinity,
     ids::{BackendName, EndpointName, ReplicaId},
+    metrics::shadow::ShadowCopies,
     serve::Serve,
-    traffic::TrafficPolicy,
+    traffic::{ShadowRule, TrafficPolicy},
 };
 
 impl Serve {
@@ -26,11 +32,19 @@ impl Serve {
             replicas: entry.replicas.iter().map(replica).collect(),
             last_error: entry.last_error.as_deref().map(str::to_owned),
         });
+        let shadow = |endpoint: &EndpointName, rule: &ShadowRule| ShadowStatus {
+            backend: rule.backend().clone(),
+            proportion: rule.proportion(),
+            copies: self.0.office.metrics.registry.shadow(endpoint, rule.backend()).read(),
+        };
         let endpoints = fleet.endpoints.iter().map(|(name, entry)| EndpointStatus {
             name: name.clone(),
             route: entry.declared.route.as_ref().map(|route| route.as_str().to_owned()),
             methods: entry.declared.methods.clone(),
             traffic: entry.declared.traffic.clone(),
+            affinity: entry.declared.affinity,
+            shadow: entry.declared.shadows.iter().map(|rule| shadow(name, rule)).collect(),
+            last_minute: seen(&entry.seen),
         });
         Status { backends: backends.collect(), endpoints: endpoints.collect() }
     }
@@ -48,6 +62,16 @@ impl Serve {
     pub fn announce_ready(&self) {
         self.0.office.directory.set_preparing(false);
     }
+}
+
+/// The shares of the requests that were really routed to each backend in the last minute.
+fn seen(backends: &[Seen]) -> Vec<SeenShare> {
+    let now = tokio::time::Instant::now();
+    let lately = |seen: &Seen| seen.window.growth(now, seen.requests.total()).0;
+    let all = backends.iter().map(lately).sum::<u64>();
+    let share = |requests: u64| if all == 0 { 0.0 } else { requests as f64 / all as f64 };
+    let seen = backends.iter().map(|seen| (seen.backend.clone(), lately(seen)));
+    seen.map(|(backend, requests)| SeenShare { backend, requests, share: share(requests) }).collect()
 }
 
 /// Whether every endpoint can be served now; otherwise those that cannot.
@@ -111,4 +135,32 @@ pub struct EndpointStatus {
     pub methods: Vec<&'static str>,
     /// Its traffic policy.
     pub traffic: TrafficPolicy,
+    /// What stays the same for requests with the same shard key.
+    pub affinity: Affinity,
+    /// Which backends get copies of its requests.
+    pub shadow: Vec<ShadowStatus>,
+    /// Where its requests really went in the last minute.
+    pub last_minute: Vec<SeenShare>,
+}
+
+/// One shadow rule and what became of its copies.
+#[derive(Clone, Debug, Serialize)]
+pub struct ShadowStatus {
+    /// The backend that gets copies.
+    pub backend: BackendName,
+    /// The share of requests that are copied.
+    pub proportion: f64,
+    /// What became of the copies.
+    pub copies: ShadowCopies,
+}
+
+/// How many requests of an endpoint really went to one backend in the last minute.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct SeenShare {
+    /// The backend.
+    pub backend: BackendName,
+    /// Requests routed to it.
+    pub requests: u64,
+    /// Its share of all, 0 to 1.
+    pub share: f64,
 }

@@ -2,5 +2,9 @@
 
 pub(crate) mod balance;
 mod policy;
+pub(crate) mod rendezvous;
+mod shadow;
+pub(crate) mod window;
 
 pub use policy::{TrafficPolicy, WEIGHT_SUM_TOLERANCE};
+pub use shadow::ShadowRule;

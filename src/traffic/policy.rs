@@ -4,9 +4,10 @@ use std::collections::BTreeSet;
 
 use serde::{Serialize, Serializer};
 
+use super::rendezvous;
 use crate::{
     error::{Problem, ServeError},
-    ids::BackendName,
+    ids::{BackendName, stable_hash},
 };
 
 /// How far from 1 the sum of the weights may be.
@@ -17,11 +18,14 @@ pub const WEIGHT_SUM_TOLERANCE: f64 = 1e-6;
 /// A weight of 0 keeps a backend in the policy without any request going to it.
 ///
 /// ```
-/// use greenroom::{BackendName, TrafficPolicy};
-/// let (old, new) = (BackendName::new("old")?, BackendName::new("new")?);
-/// let policy = TrafficPolicy::new([(old, 0.75), (new, 0.25)])?;
+/// use greenroom::TrafficPolicy;
+/// let policy = TrafficPolicy::new([("old", 0.75), ("new", 0.25)])?;
 /// assert_eq!(policy.backend(policy.pick(0.1)).as_str(), "new");
 /// assert_eq!(policy.backend(policy.pick(0.9)).as_str(), "old");
+///
+/// // A key stays where it is, but for the share of keys that a change of weights has to move.
+/// let kept = policy.backend(policy.pick_for("session 7")).clone();
+/// assert_eq!(*policy.backend(policy.pick_for("session 7")), kept);
 /// # Ok::<(), greenroom::ServeError>(())
 /// ```
 #[derive(Clone, Debug, PartialEq)]
@@ -36,6 +40,8 @@ struct Share {
     weight: f64,
     /// Sum of all weights up to and with this one.
     up_to: f64,
+    /// The name's, for keys.
+    hash: u64,
 }
 
 /// A mistake in a set of weights: of one entry, or of all of them together.
@@ -51,10 +57,23 @@ impl TrafficPolicy {
     /// Checks `weights` and makes a policy of them.
     ///
     /// # Errors
-    /// [`ServeError::InvalidConfig`] with every mistake: no backend at all, a backend named twice, a weight
-    /// that is negative or not finite, a sum further than [`WEIGHT_SUM_TOLERANCE`] from 1.
-    pub fn new(weights: impl IntoIterator<Item = (BackendName, f64)>) -> Result<Self, ServeError> {
-        let weights: Vec<_> = weights.into_iter().collect();
+    /// [`ServeError::InvalidConfig`] with every mistake: no backend at all, a name that is not allowed, a backend
+    /// named twice, a weight that is negative or not finite, a sum further than [`WEIGHT_SUM_TOLERANCE`] from 1.
+    pub fn new(weights: impl IntoIterator<Item = (impl AsRef<str>, f64)>) -> Result<Self, ServeError> {
+        let (mut named, mut misnamed) = (Vec::new(), Vec::new());
+        for (name, weight) in weights {
+            match BackendName::new(&name) {
+                Ok(name) => named.push((name, weight)),
+                Err(why) => {
+                    let place = format!("traffic.{:?}", name.as_ref());
+                    misnamed.push(Problem { place, what: why.to_string() });
+                }
+            }
+        }
+        if !misnamed.is_empty() {
+            return Err(ServeError::InvalidConfig(misnamed));
+        }
+        let weights = named;
         Self::checked(&weights).map_err(|mistakes| {
             let problem = |mistake: Mistake| Problem {
                 place: match mistake.entry {
@@ -69,7 +88,8 @@ impl TrafficPolicy {
 
     /// All requests to one backend.
     pub fn single(backend: BackendName) -> Self {
-        Self { shares: vec![Share { backend, weight: 1.0, up_to: 1.0 }] }
+        let hash = stable_hash(backend.as_str());
+        Self { shares: vec![Share { backend, weight: 1.0, up_to: 1.0, hash }] }
     }
 
     /// The policy, or each mistake with the entry that holds it.
@@ -83,8 +103,9 @@ impl TrafficPolicy {
         let mut up_to = 0.0;
         let share = |(backend, weight): (BackendName, f64)| {
             up_to += weight;
+            let hash = stable_hash(backend.as_str());
             // Adding zero turns a weight of -0.0 into 0.0.
-            Share { backend, weight: weight + 0.0, up_to }
+            Share { backend, weight: weight + 0.0, up_to, hash }
         };
         Ok(Self { shares: sorted.into_iter().map(share).collect() })
     }
@@ -98,6 +119,19 @@ impl TrafficPolicy {
             .iter()
             .position(|share| point < share.up_to && share.weight > 0.0)
             .unwrap_or_else(|| self.last_positive())
+    }
+
+    /// The backend that serves the requests with this shard key: its index in [`iter`](Self::iter). By weighted
+    /// rendezvous hashing, so the same everywhere and always; a change of weights moves only the keys that it has
+    /// to move.
+    pub fn pick_for(&self, shard_key: &str) -> usize {
+        self.pick_keyed(stable_hash(shard_key))
+    }
+
+    /// The same for a key given by its hash.
+    pub(crate) fn pick_keyed(&self, key: u64) -> usize {
+        let names = self.shares.iter().map(|share| (share.hash, share.weight));
+        rendezvous::pick(key, names).unwrap_or_else(|| self.last_positive())
     }
 
     /// The backend at an index that [`pick`](Self::pick) gave.
@@ -174,7 +208,7 @@ mod tests {
     use super::*;
 
     fn policy(weights: &[(&str, f64)]) -> Result<TrafficPolicy, ServeError> {
-        TrafficPolicy::new(weights.iter().map(|(name, weight)| (BackendName::new(name).unwrap(), *weight)))
+        TrafficPolicy::new(weights.iter().copied())
     }
 
     #[test]

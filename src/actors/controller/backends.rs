@@ -150,7 +150,7 @@ impl Handler<DeleteBackend> for Controller {
         let (tx, rx) = oneshot::channel();
         {
             let mut fleet = self.office.fleet();
-            let user = fleet.endpoints.iter().find(|(_, e)| e.declared.traffic.weight(&name).is_some());
+            let user = fleet.endpoints.iter().find(|(_, e)| e.names(&name));
             if let Some((endpoint, _)) = user {
                 return refuse(ServeError::InUse { backend: name, endpoint: endpoint.clone() });
             }

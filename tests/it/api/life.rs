@@ -73,8 +73,7 @@ async fn an_endpoint_over_two_backends_shares_its_calls() {
         let backend = Backend::from_fn(move |_: Next| async move { Ok(answer) });
         serve.create_backend(name, backend, BackendConfig::default()).await.unwrap();
     }
-    let policy =
-        TrafficPolicy::new([("a".try_into().unwrap(), 0.5), ("b".try_into().unwrap(), 0.5)]).unwrap();
+    let policy = TrafficPolicy::new([("a", 0.5), ("b", 0.5)]).unwrap();
     serve.create_endpoint("split", Endpoint::split(policy)).await.unwrap();
     let handle = serve.handle::<Next>("split").unwrap();
     let mut sum = [0; 3];
