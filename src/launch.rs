@@ -85,6 +85,10 @@ async fn listen(serve: &Serve, config: &ServeConfig) -> Result<(), LaunchError> 
     let http = &config.http;
     if http.location != Location::NoServer {
         let mut listen = Listen::on(&http.host, http.port).max_body_bytes(http.max_body_bytes);
+        listen = listen.shard_keys(http.shard_key.clone());
+        if !http.explain {
+            listen = listen.without_explanations();
+        }
         if let Some(threads) = http.threads {
             listen = listen.threads(threads);
         }
@@ -124,8 +128,11 @@ async fn create_onnx(_: &Serve, _: &BackendName, _: &Path, _: BackendConfig) -> 
 }
 
 async fn create_endpoint(serve: &Serve, declared: EndpointDecl) -> Result<(), LaunchError> {
-    let EndpointDecl { name, route, methods, traffic } = declared;
-    let mut endpoint = Endpoint::split(traffic).methods(methods);
+    let EndpointDecl { name, route, methods, traffic, shadow, affinity } = declared;
+    let mut endpoint = Endpoint::split(traffic).methods(methods).affinity(affinity);
+    for rule in shadow {
+        endpoint = endpoint.shadow(rule);
+    }
     if let Some(route) = route {
         endpoint = endpoint.route(route.as_str());
     }

@@ -5,7 +5,7 @@ use std::{net::IpAddr, num::NonZeroUsize};
 use serde::Serialize;
 
 use super::item::Item;
-use crate::error::ServeError;
+use crate::{error::ServeError, http_call::ShardKeys};
 
 /// Most threads that serve requests.
 const THREADS_MAX: usize = 1024;
@@ -26,6 +26,10 @@ pub struct HttpConfig {
     pub threads: Option<NonZeroUsize>,
     /// Largest request body taken, in bytes; 16 MiB, at most 1 GiB. A request in progress may hold this much.
     pub max_body_bytes: usize,
+    /// Where requests carry their shard key, beside `X-SERVE-SHARD-KEY`: `headers` and a `cookie`; nowhere.
+    pub shard_key: ShardKeys,
+    /// Whether a request with the header `X-Serve-Explain` is told which backend and replica served it; true.
+    pub explain: bool,
 }
 
 /// Which nodes listen for requests.
@@ -48,6 +52,8 @@ impl Default for HttpConfig {
             port: 8000,
             threads: None,
             max_body_bytes: 16 << 20,
+            shard_key: ShardKeys::default(),
+            explain: true,
         }
     }
 }
@@ -69,10 +75,27 @@ impl HttpConfig {
             max_body_bytes: fields
                 .read("max_body_bytes", |item| item.whole(1, BODY_BYTES_MAX))
                 .unwrap_or(default.max_body_bytes),
+            shard_key: fields.nullable("shard_key", shard_keys).flatten().unwrap_or_default(),
+            explain: fields.read("explain", Item::bool).unwrap_or(default.explain),
         };
         fields.finish();
         Some(config)
     }
+}
+
+/// The headers and the cookie that may carry a shard key.
+fn shard_keys(item: Item<'_>) -> Option<ShardKeys> {
+    let mut fields = item.fields()?;
+    let mut keys = ShardKeys::default();
+    let headers = fields.nullable("headers", Item::items).flatten().unwrap_or_default();
+    for header in headers {
+        keys = header.parsed(|name| keys.clone().header(name)).unwrap_or(keys);
+    }
+    if let Some(cookie) = fields.nullable("cookie", |item| item.parsed(|name| keys.clone().cookie(name))) {
+        keys = cookie.unwrap_or(keys);
+    }
+    fields.finish();
+    Some(keys)
 }
 
 /// A port; 0 stands for any free one.

@@ -17,16 +17,15 @@ use crate::{
     actors::controller::Office,
     error::ServeError,
     http::{
-        ingress::{CALL_METHOD_HEADER, SHARD_KEY_HEADER},
+        ingress::CALL_METHOD_HEADER,
         request_id::{request_id, tell},
     },
-    http_call::{HttpAnswer, HttpCall, WantedHeaders},
+    http_call::{HttpAnswer, HttpCall, ShardKeys, WantedHeaders},
     meta::{Meta, RequestId, ShardKey},
     metrics::{in_flight::Underway, registry::HttpKey, spread::Spread},
 };
 
 // As names, so that look-ups need not parse them.
-static SHARD_KEY: HeaderName = HeaderName::from_static(SHARD_KEY_HEADER);
 static CALL_METHOD: HeaderName = HeaderName::from_static(CALL_METHOD_HEADER);
 static TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 
@@ -88,10 +87,10 @@ pub(crate) fn json_length() -> HeaderName {
 }
 
 /// What travels with the call of a request.
-pub(crate) fn meta(headers: &HeaderMap, request_id: RequestId) -> Meta {
+pub(crate) fn meta(headers: &HeaderMap, request_id: RequestId, keys: &ShardKeys) -> Meta {
     Meta {
         trace: text(headers, &TRACEPARENT).filter(|t| t.len() <= crate::meta::ID_BYTES_MAX).map(Into::into),
-        shard_key: text(headers, &SHARD_KEY).map(ShardKey::new),
+        shard_key: keys.find(headers).map(ShardKey::new),
         ..Meta::of(request_id)
     }
 }

@@ -14,7 +14,7 @@ use crate::{
         problem::{self, Reader},
         service,
     },
-    http_call::HttpCall,
+    http_call::{HttpCall, ShardKeys},
     meta::RequestId,
     oip::{ModelMetadata, ServerMetadata},
     routing::backend_routes::BackendRoutes,
@@ -139,7 +139,7 @@ impl Site {
         let (model, _) = self.model(request)?;
         let port = model.port_of::<HttpCall>().map_err(failed)?;
         let call = exchange::call(request, Vec::new(), model.wanted_headers, body);
-        let meta = exchange::meta(request.headers(), id);
+        let meta = exchange::meta(request.headers(), id, &ShardKeys::default());
         let answer = Calling::new(port.call(call, meta), &self.office.directory).await.map_err(failed)?;
         Ok(exchange::response(answer))
     }

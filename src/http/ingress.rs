@@ -17,19 +17,17 @@ use crate::{
     handle::Calling,
     http::{
         exchange::{self, Exit, Failure, identified},
-        inference,
+        explain, inference,
         problem::{self, Reader},
         service,
     },
-    http_call::WantedHeaders,
+    http_call::{ShardKeys, WantedHeaders},
     meta::RequestId,
     route::is_reserved,
     routing::routes::RouteEntry,
     serve::Serve,
 };
 
-/// Header that names the session or user to be kept on one backend.
-pub const SHARD_KEY_HEADER: &str = "x-serve-shard-key";
 /// Header that names which of a backend's messages is meant.
 pub const CALL_METHOD_HEADER: &str = "x-serve-call-method";
 
@@ -44,12 +42,22 @@ pub struct Ingress {
     body_bytes_max: usize,
     service_routes: bool,
     lend_workers: bool,
+    shard_keys: ShardKeys,
+    explains: bool,
 }
 
 impl Default for Ingress {
-    /// At the root, bodies up to 16 MiB, without `/-/...` and `/metrics`, workers not lent.
+    /// At the root, bodies up to 16 MiB, without `/-/...` and `/metrics`, workers not lent; shard keys in
+    /// `X-SERVE-SHARD-KEY` alone; requests that ask are told which way they went.
     fn default() -> Self {
-        Self { prefix: "".into(), body_bytes_max: BODY_BYTES_MAX, service_routes: false, lend_workers: false }
+        Self {
+            prefix: "".into(),
+            body_bytes_max: BODY_BYTES_MAX,
+            service_routes: false,
+            lend_workers: false,
+            shard_keys: ShardKeys::default(),
+            explains: true,
+        }
     }
 }
 
@@ -70,6 +78,18 @@ impl Ingress {
     /// Also answers `/-/routes`, `/-/healthz`, `/-/readyz`, `/metrics` and, for ONNX backends, `/v2/...`.
     pub fn service_routes(mut self) -> Self {
         self.service_routes = true;
+        self
+    }
+
+    /// Where requests carry their shard key.
+    pub fn shard_keys(mut self, keys: ShardKeys) -> Self {
+        self.shard_keys = keys;
+        self
+    }
+
+    /// Requests with the header `X-Serve-Explain` are not told which backend and replica served them.
+    pub fn without_explanations(mut self) -> Self {
+        self.explains = false;
         self
     }
 
@@ -104,6 +124,8 @@ impl Serve {
                 prefix: ingress.prefix,
                 body_bytes_max: ingress.body_bytes_max,
                 leaves_reserved: ingress.service_routes,
+                shard_keys: ingress.shard_keys,
+                explains: ingress.explains,
             });
             // First: the app tries its services in order, and those below are matched by slower means.
             config.service(Mounted(site));
@@ -142,6 +164,8 @@ struct Site {
     body_bytes_max: usize,
     /// Paths of the service's own routes go on to those, whatever pattern an endpoint has.
     leaves_reserved: bool,
+    shard_keys: ShardKeys,
+    explains: bool,
     exit: Exit,
 }
 
@@ -191,7 +215,9 @@ impl Site {
         }
         let body =
             exchange::read_body(request.headers(), payload, self.body_bytes_max).await.map_err(failed)?;
-        let meta = exchange::meta(request.headers(), id);
+        let mut meta = exchange::meta(request.headers(), id, &self.shard_keys);
+        let explain = if self.explains { explain::asked(request.headers()) } else { None };
+        meta.explain.clone_from(&explain);
         let directory = &self.office.directory;
         let answer = {
             // One meaning for both: the headers that are copied and where the call goes.
@@ -200,13 +226,19 @@ impl Site {
             let call = exchange::call(request, params, wanted, body);
             Calling::new(entry.slot.call_as(meaning, call, meta), directory)
         };
-        let answer = answer.await;
-        let answer = answer.map_err(|error| match error {
+        let answer = answer.await.map_err(|error| match error {
             // Its replicas have gone because everything goes.
-            ServeError::NoReplica { .. } if directory.closing() => failed(ServeError::ShuttingDown),
-            error => failed(error),
-        })?;
-        Ok(exchange::response(answer))
+            ServeError::NoReplica { .. } if directory.closing() => ServeError::ShuttingDown,
+            error => error,
+        });
+        let told = move |mut response| {
+            explain.iter().for_each(|explain| explain::tell(&mut response, explain));
+            response
+        };
+        match answer {
+            Ok(answer) => Ok(told(exchange::response(answer))),
+            Err(error) => Err(Box::new(move |id| told(problem::answer(&error, id)))),
+        }
     }
 }
 

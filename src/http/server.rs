@@ -8,6 +8,7 @@ use tokio::sync::oneshot;
 use crate::{
     error::ServeError,
     http::{ingress::Ingress, service},
+    http_call::ShardKeys,
     metrics::registry::HttpKey,
     serve::Serve,
 };
@@ -25,12 +26,21 @@ pub struct Listen {
     port: u16,
     threads: Option<NonZeroUsize>,
     body_bytes_max: Option<usize>,
+    shard_keys: ShardKeys,
+    explains: bool,
 }
 
 impl Default for Listen {
     /// 127.0.0.1, any free port, one worker thread a core.
     fn default() -> Self {
-        Self { host: "127.0.0.1".into(), port: 0, threads: None, body_bytes_max: None }
+        Self {
+            host: "127.0.0.1".into(),
+            port: 0,
+            threads: None,
+            body_bytes_max: None,
+            shard_keys: ShardKeys::default(),
+            explains: true,
+        }
     }
 }
 
@@ -51,6 +61,18 @@ impl Listen {
         self.body_bytes_max = Some(bytes);
         self
     }
+
+    /// Where requests carry their shard key.
+    pub fn shard_keys(mut self, keys: ShardKeys) -> Self {
+        self.shard_keys = keys;
+        self
+    }
+
+    /// Requests with the header `X-Serve-Explain` are not told which backend and replica served them.
+    pub fn without_explanations(mut self) -> Self {
+        self.explains = false;
+        self
+    }
 }
 
 impl Serve {
@@ -61,7 +83,11 @@ impl Serve {
     /// [`ServeError::Internal`] when the address is in use or cannot be bound, or when this Serve runs on the
     /// current thread alone; [`ServeError::ShuttingDown`] after a shutdown.
     pub async fn listen(&self, listen: Listen) -> Result<SocketAddr, ServeError> {
-        let mut ingress = Ingress::default().service_routes().lend_workers();
+        let mut ingress =
+            Ingress::default().service_routes().lend_workers().shard_keys(listen.shard_keys.clone());
+        if !listen.explains {
+            ingress = ingress.without_explanations();
+        }
         if let Some(bytes) = listen.body_bytes_max {
             ingress = ingress.max_body_bytes(bytes);
         }

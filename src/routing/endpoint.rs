@@ -7,7 +7,6 @@ use rand::RngExt;
 
 use crate::{
     call::{Answer, Call, Refusal, Request},
-    endpoint::Affinity,
     error::ServeError,
     http_call::WantedHeaders,
     ids::EndpointName,
@@ -17,7 +16,7 @@ use crate::{
         backend_routes::BackendRoutes,
         shadows::{self, Shadow},
     },
-    traffic::TrafficPolicy,
+    traffic::{Affinity, TrafficPolicy},
 };
 
 /// How often a call follows changes of its endpoint that overtake it.

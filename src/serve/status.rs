@@ -9,11 +9,10 @@ use crate::{
         reconcile::ReplicaState,
     },
     config::BackendConfig,
-    endpoint::Affinity,
     ids::{BackendName, EndpointName, ReplicaId},
     metrics::shadow::ShadowCopies,
     serve::Serve,
-    traffic::{ShadowRule, TrafficPolicy},
+    traffic::{Affinity, ShadowRule, TrafficPolicy},
 };
 
 impl Serve {
