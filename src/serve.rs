@@ -12,6 +12,7 @@ use std::{
 };
 
 use actix::{Addr, Handler, Message, dev::ToEnvelope};
+use tokio::sync::OnceCell;
 
 use crate::{
     actors::{
@@ -56,6 +57,8 @@ pub(crate) struct Inner {
     system: Mutex<Option<SystemThread>>,
     pub(crate) servers: Mutex<Vec<actix_web::dev::ServerHandle>>,
     options: ServeOptions,
+    /// How the shutdown went.
+    ended: OnceCell<Result<(), ServeError>>,
 }
 
 impl fmt::Debug for Serve {
@@ -102,6 +105,7 @@ impl Serve {
             system: Mutex::new(system),
             servers: Mutex::default(),
             options,
+            ended: OnceCell::new(),
         })))
     }
 
@@ -151,7 +155,8 @@ impl Serve {
         fleet.backends.iter().map(|(name, entry)| (name.clone(), entry.config.clone())).collect()
     }
 
-    /// Drains a backend and forgets it; `force` does not wait for what still runs.
+    /// Drains a backend and forgets it, and answers when it is gone; `force` does not wait for what still runs,
+    /// also when the backend is being drained already. Asked again meanwhile, it answers at the same time.
     ///
     /// # Errors
     /// [`ServeError::InUse`] while an endpoint names it, or [`ServeError::UnknownBackend`].
