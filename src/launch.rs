@@ -84,7 +84,9 @@ fn options(config: &ServeConfig) -> ServeOptions {
 async fn listen(serve: &Serve, config: &ServeConfig) -> Result<(), LaunchError> {
     let http = &config.http;
     if http.location != Location::NoServer {
-        let mut listen = Listen::on(&http.host, http.port).max_body_bytes(http.max_body_bytes);
+        let mut listen = Listen::on(&http.host, http.port)
+            .max_body_bytes(http.max_body_bytes)
+            .body_timeout(http.body_timeout);
         if let Some(threads) = http.threads {
             listen = listen.threads(threads);
         }

@@ -29,7 +29,7 @@ fn with(backend: &str, endpoint: &str) -> String {
 }
 
 const WHOLE: &str = r#"
-http: { location: EveryNode, host: "::", port: 0, threads: 2, max_body_bytes: 1024 }
+http: { location: EveryNode, host: "::", port: 0, threads: 2, max_body_bytes: 1024, body_timeout_s: 0.5 }
 admin: { host: localhost, port: 9000 }
 backends:
   - name: digits
@@ -63,6 +63,7 @@ fn a_whole_file_is_read() {
         host: "::".into(),
         port: 0,
         max_body_bytes: 1024,
+        body_timeout: Duration::from_millis(500),
         ..http
     };
     assert_eq!(config.http, http);
@@ -216,6 +217,7 @@ fn each_wrong_listener_is_told_with_its_place() {
         ("http: {port: 65536}", "allowed: a whole number from 0 to 65535"),
         ("http: {threads: 0}", "allowed: a whole number from 1 to 1024"),
         ("http: {max_body_bytes: 0}", "allowed: a whole number from 1 to 1073741824"),
+        ("http: {body_timeout_s: 0}", "allowed: a number of seconds, more than 0 and at most 3600"),
         ("http: {tls: {}}", "http.tls (line 1, column 8): unknown key"),
         (
             "admin: {host: 0.0.0.0}",

@@ -1,10 +1,10 @@
 //! `HttpConfig`: where requests come in.
 
-use std::{net::IpAddr, num::NonZeroUsize};
+use std::{net::IpAddr, num::NonZeroUsize, time::Duration};
 
 use serde::Serialize;
 
-use super::item::Item;
+use super::{check::seconds, item::Item};
 use crate::error::ServeError;
 
 /// Most threads that serve requests.
@@ -12,6 +12,9 @@ const THREADS_MAX: usize = 1024;
 
 /// Largest request body that can be allowed, in bytes.
 const BODY_BYTES_MAX: i64 = 1 << 30;
+
+/// Longest time without a byte of a body that can be allowed.
+const BODY_TIMEOUT_MAX: Duration = Duration::from_secs(3600);
 
 /// Where requests come in.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -26,6 +29,10 @@ pub struct HttpConfig {
     pub threads: Option<NonZeroUsize>,
     /// Largest request body taken, in bytes; 16 MiB, at most 1 GiB. A request in progress may hold this much.
     pub max_body_bytes: usize,
+    /// Longest time without a byte of a body that is not whole yet, `body_timeout_s`; 30 s, more than 0 and at
+    /// most an hour. Then the request is answered with 408 and its connection closes.
+    #[serde(rename = "body_timeout_s", serialize_with = "seconds")]
+    pub body_timeout: Duration,
 }
 
 /// Which nodes listen for requests.
@@ -48,6 +55,7 @@ impl Default for HttpConfig {
             port: 8000,
             threads: None,
             max_body_bytes: 16 << 20,
+            body_timeout: Duration::from_secs(30),
         }
     }
 }
@@ -69,6 +77,9 @@ impl HttpConfig {
             max_body_bytes: fields
                 .read("max_body_bytes", |item| item.whole(1, BODY_BYTES_MAX))
                 .unwrap_or(default.max_body_bytes),
+            body_timeout: fields
+                .read("body_timeout_s", |item| item.timeout(BODY_TIMEOUT_MAX))
+                .unwrap_or(default.body_timeout),
         };
         fields.finish();
         Some(config)

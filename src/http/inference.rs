@@ -10,6 +10,7 @@ use crate::{
     error::ServeError,
     handle::Calling,
     http::{
+        body::{self, BodyLimits},
         exchange::{self, Exit, Failure, identified},
         problem::{self, Reader},
         service,
@@ -47,9 +48,9 @@ const ROUTES: [(&str, Ask); 9] = [
 ];
 
 /// Adds the `/v2` routes.
-pub(crate) fn configure(config: &mut web::ServiceConfig, office: &Arc<Office>, body_bytes_max: usize) {
+pub(crate) fn configure(config: &mut web::ServiceConfig, office: &Arc<Office>, body: BodyLimits) {
     let exit = Exit::new(Arc::clone(office));
-    let site = Rc::new(Site { office: Arc::clone(office), exit, body_bytes_max });
+    let site = Rc::new(Site { office: Arc::clone(office), exit, body });
     for (path, ask) in ROUTES {
         let (site, label) = (Rc::clone(&site), Arc::<str>::from(path));
         let handler = move |request: HttpRequest, payload: web::Payload| {
@@ -69,7 +70,7 @@ pub(crate) fn configure(config: &mut web::ServiceConfig, office: &Arc<Office>, b
 struct Site {
     office: Arc<Office>,
     exit: Exit,
-    body_bytes_max: usize,
+    body: BodyLimits,
 }
 
 impl Site {
@@ -130,12 +131,14 @@ impl Site {
     async fn infer(
         &self,
         request: &HttpRequest,
-        payload: web::Payload,
+        mut payload: web::Payload,
         id: RequestId,
     ) -> Result<HttpResponse, Failure> {
         // First, as a body left unread costs the caller its connection.
-        let body = exchange::read_body(request.headers(), payload, self.body_bytes_max).await;
-        let body = body.map_err(failed)?;
+        let body = match body::read(request.headers(), &mut payload, self.body).await {
+            Ok(body) => body,
+            Err(error) => return Err(body::left_unread(failed(error), payload)),
+        };
         let (model, _) = self.model(request)?;
         let port = model.port_of::<HttpCall>().map_err(failed)?;
         let call = exchange::call(request, Vec::new(), model.wanted_headers, body);

@@ -1,6 +1,6 @@
 //! The ingress: requests on the live routes of a Serve, inside any actix-web app.
 
-use std::{rc::Rc, sync::Arc};
+use std::{rc::Rc, sync::Arc, time::Duration};
 
 use actix_web::{
     HttpRequest, HttpResponse,
@@ -16,6 +16,7 @@ use crate::{
     error::ServeError,
     handle::Calling,
     http::{
+        body::{self, BodyLimits},
         exchange::{self, Exit, Failure, identified},
         inference,
         problem::{self, Reader},
@@ -32,23 +33,21 @@ pub const SHARD_KEY_HEADER: &str = "x-serve-shard-key";
 /// Header that names which of a backend's messages is meant.
 pub const CALL_METHOD_HEADER: &str = "x-serve-call-method";
 
-/// Largest body taken unless told otherwise: 16 MiB.
-const BODY_BYTES_MAX: usize = 16 * 1024 * 1024;
-
 /// How the routes of a Serve appear in an actix-web app.
 #[derive(Clone, Debug)]
 #[must_use]
 pub struct Ingress {
     prefix: Box<str>,
-    body_bytes_max: usize,
+    body: BodyLimits,
     service_routes: bool,
     lend_workers: bool,
 }
 
 impl Default for Ingress {
-    /// At the root, bodies up to 16 MiB, without `/-/...` and `/metrics`, workers not lent.
+    /// At the root, bodies up to 16 MiB that stall for 30 s at most, without `/-/...` and `/metrics`, workers
+    /// not lent.
     fn default() -> Self {
-        Self { prefix: "".into(), body_bytes_max: BODY_BYTES_MAX, service_routes: false, lend_workers: false }
+        Self { prefix: "".into(), body: BodyLimits::default(), service_routes: false, lend_workers: false }
     }
 }
 
@@ -62,7 +61,14 @@ impl Ingress {
 
     /// Largest body taken, in bytes.
     pub fn max_body_bytes(mut self, bytes: usize) -> Self {
-        self.body_bytes_max = bytes;
+        self.body.bytes = bytes;
+        self
+    }
+
+    /// Longest time without a byte of a body that is not whole yet; then the request is answered with 408, code
+    /// `body_timeout`, and its connection closes. A body that is there at once costs no timer.
+    pub fn body_timeout(mut self, idle: Duration) -> Self {
+        self.body.idle = idle;
         self
     }
 
@@ -101,14 +107,14 @@ impl Serve {
                 exit: Exit::new(Arc::clone(&office)),
                 office: Arc::clone(&office),
                 prefix: ingress.prefix,
-                body_bytes_max: ingress.body_bytes_max,
+                body: ingress.body,
                 leaves_reserved: ingress.service_routes,
             });
             // First: the app tries its services in order, and those below are matched by slower means.
             config.service(Mounted(site));
             if ingress.service_routes {
                 service::configure(config, &office);
-                inference::configure(config, &office, ingress.body_bytes_max);
+                inference::configure(config, &office, ingress.body);
             }
         }
     }
@@ -138,7 +144,7 @@ impl HttpServiceFactory for Mounted {
 struct Site {
     office: Arc<Office>,
     prefix: Box<str>,
-    body_bytes_max: usize,
+    body: BodyLimits,
     /// Paths of the service's own routes go on to those, whatever pattern an endpoint has.
     leaves_reserved: bool,
     exit: Exit,
@@ -182,14 +188,16 @@ impl Site {
         entry: &RouteEntry,
         params: Vec<(Arc<str>, String)>,
         request: &HttpRequest,
-        payload: Payload,
+        mut payload: Payload,
         id: RequestId,
     ) -> Result<HttpResponse, Failure> {
         if !entry.allows(request.method().as_str()) {
             return Err(problem::not_allowed(Reader::Any, request.method(), &entry.allowed()));
         }
-        let body =
-            exchange::read_body(request.headers(), payload, self.body_bytes_max).await.map_err(failed)?;
+        let body = match body::read(request.headers(), &mut payload, self.body).await {
+            Ok(body) => body,
+            Err(error) => return Err(body::left_unread(failed(error), payload)),
+        };
         let call = exchange::call(request, params, entry.wanted_headers, body);
         let meta = exchange::meta(request.headers(), id);
         let directory = &self.office.directory;

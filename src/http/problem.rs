@@ -3,7 +3,7 @@
 use actix_web::{
     HttpResponse, ResponseError,
     http::{
-        Method, StatusCode,
+        ConnectionType, Method, StatusCode,
         header::{self, HeaderValue},
     },
 };
@@ -47,6 +47,7 @@ pub(crate) fn status(error: &ServeError) -> StatusCode {
             StatusCode::BAD_REQUEST
         }
         ServeError::TooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
+        ServeError::BodyTimeout { .. } => StatusCode::REQUEST_TIMEOUT,
         ServeError::UnknownBackend(_) | ServeError::UnknownEndpoint(_) => StatusCode::NOT_FOUND,
         ServeError::AlreadyExists { .. } | ServeError::InUse { .. } => StatusCode::CONFLICT,
         ServeError::Overloaded { .. } | ServeError::NoReplica { .. } | ServeError::ShuttingDown => {
@@ -81,8 +82,13 @@ pub(crate) fn answer_to(reader: Reader, error: &ServeError, request_id: Option<&
         _ => &[],
     };
     let mut response = document(reader, status(error), error.code(), &detail(error), request_id, problems);
-    if let ServeError::Overloaded { .. } = error {
-        response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+    match error {
+        ServeError::Overloaded { .. } => {
+            response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+        }
+        // What still comes of the body would be taken for the next request.
+        ServeError::BodyTimeout { .. } => response.head_mut().set_connection_type(ConnectionType::Close),
+        _ => {}
     }
     response
 }

@@ -7,7 +7,7 @@ use tokio::sync::oneshot;
 
 use crate::{
     error::ServeError,
-    http::{ingress::Ingress, service},
+    http::{body::BodyLimits, ingress::Ingress, service},
     metrics::registry::HttpKey,
     serve::Serve,
 };
@@ -24,13 +24,13 @@ pub struct Listen {
     host: String,
     port: u16,
     threads: Option<NonZeroUsize>,
-    body_bytes_max: Option<usize>,
+    body: BodyLimits,
 }
 
 impl Default for Listen {
-    /// 127.0.0.1, any free port, one worker thread a core.
+    /// 127.0.0.1, any free port, one worker thread a core, bodies up to 16 MiB that stall for 30 s at most.
     fn default() -> Self {
-        Self { host: "127.0.0.1".into(), port: 0, threads: None, body_bytes_max: None }
+        Self { host: "127.0.0.1".into(), port: 0, threads: None, body: BodyLimits::default() }
     }
 }
 
@@ -48,7 +48,14 @@ impl Listen {
 
     /// Largest body taken, in bytes.
     pub fn max_body_bytes(mut self, bytes: usize) -> Self {
-        self.body_bytes_max = Some(bytes);
+        self.body.bytes = bytes;
+        self
+    }
+
+    /// Longest time without a byte of a body that is not whole yet; see
+    /// [`Ingress::body_timeout`](crate::Ingress::body_timeout).
+    pub fn body_timeout(mut self, idle: Duration) -> Self {
+        self.body.idle = idle;
         self
     }
 }
@@ -61,10 +68,8 @@ impl Serve {
     /// [`ServeError::Internal`] when the address is in use or cannot be bound, or when this Serve runs on the
     /// current thread alone; [`ServeError::ShuttingDown`] after a shutdown.
     pub async fn listen(&self, listen: Listen) -> Result<SocketAddr, ServeError> {
-        let mut ingress = Ingress::default().service_routes().lend_workers();
-        if let Some(bytes) = listen.body_bytes_max {
-            ingress = ingress.max_body_bytes(bytes);
-        }
+        let ingress = Ingress::default().service_routes().lend_workers();
+        let ingress = ingress.max_body_bytes(listen.body.bytes).body_timeout(listen.body.idle);
         let workers =
             listen.threads.or_else(|| std::thread::available_parallelism().ok()).map_or(1, NonZeroUsize::get);
         let before = self.0.office.threads.count();
