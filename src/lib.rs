@@ -127,7 +127,7 @@ pub use meta::{ID_BYTES_MAX, Meta, RequestId, ShardKey};
 pub use onnx::{BatchAxis, Infer, Inferred, ONNX_JOINED_ROWS_MAX, ONNX_THREADS_MAX, OnnxModel, OnnxReplica};
 pub use port::Port;
 pub use route::{ROUTE_BYTES_MAX, RouteParams, RoutePattern, RouteTable};
-pub use serve::{BackendStatus, EndpointStatus, ReplicaStatus, Serve, ServeOptions, Status};
+pub use serve::{BackendStatus, EndSignals, EndpointStatus, ReplicaStatus, Serve, ServeOptions, Status};
 pub use tensor::{Datatype, TENSOR_ELEMENTS_MAX, TENSOR_RANK_MAX, Tensor, TensorData};
 pub use traffic::{TrafficPolicy, WEIGHT_SUM_TOLERANCE};
 

@@ -2,6 +2,7 @@
 
 mod end;
 mod options;
+mod signals;
 mod status;
 mod system;
 
@@ -40,6 +41,7 @@ use crate::{
 };
 
 pub use options::ServeOptions;
+pub use signals::EndSignals;
 pub(crate) use status::ready;
 pub use status::{BackendStatus, EndpointStatus, ReplicaStatus, Status};
 

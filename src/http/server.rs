@@ -167,33 +167,3 @@ impl Serve {
         Ok(address)
     }
 }
-
-impl Serve {
-    /// Serves until the process is told to end (SIGTERM or Ctrl-C), then shuts down in order.
-    ///
-    /// # Errors
-    /// As [`shutdown`](Serve::shutdown).
-    pub async fn run_until_signal(&self) -> Result<(), ServeError> {
-        signal().await;
-        self.shutdown().await
-    }
-}
-
-#[cfg(unix)]
-async fn signal() {
-    use tokio::signal::unix::{SignalKind, signal};
-    match signal(SignalKind::terminate()) {
-        Ok(mut terminate) => {
-            tokio::select! {
-                _ = terminate.recv() => {}
-                _ = tokio::signal::ctrl_c() => {}
-            }
-        }
-        Err(_) => drop(tokio::signal::ctrl_c().await),
-    }
-}
-
-#[cfg(not(unix))]
-async fn signal() {
-    let _ = tokio::signal::ctrl_c().await;
-}
