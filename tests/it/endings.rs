@@ -20,7 +20,7 @@ use crate::{
     support::{MEANT, metric, quiet_panics, until},
 };
 
-async fn frail(options: ServeOptions, config: BackendConfig) -> (Serve, Watch) {
+pub async fn frail(options: ServeOptions, config: BackendConfig) -> (Serve, Watch) {
     quiet_panics();
     let (serve, watch) = (Serve::start(options).await.unwrap(), Watch::new());
     serve.create_backend("frail", watch.backend(), config).await.unwrap();
@@ -28,7 +28,7 @@ async fn frail(options: ServeOptions, config: BackendConfig) -> (Serve, Watch) {
     (serve, watch)
 }
 
-fn here() -> ServeOptions {
+pub fn here() -> ServeOptions {
     ServeOptions::default().current_thread()
 }
 
@@ -90,8 +90,8 @@ async fn a_forced_stop_tells_what_runs_and_sends_what_waits_to_a_sibling() {
 
 #[derive(Message)]
 #[rtype(result = "Result<(), ServeError>")]
-struct Hang(mpsc::Receiver<()>);
-struct Hanger;
+pub struct Hang(mpsc::Receiver<()>);
+pub struct Hanger;
 impl Actor for Hanger {
     type Context = ReplicaContext<Self>;
 }
@@ -118,104 +118,6 @@ async fn what_waits_behind_a_handler_that_hangs_is_let_go_by_force() {
     drop(release);
     assert_eq!(hangs.await, Ok(()));
     serve.shutdown().await.unwrap();
-}
-
-/// One call that runs until it is let, at a backend that no endpoint names any more.
-async fn held() -> (Serve, Watch, impl std::future::Future<Output = Result<u64, ServeError>>) {
-    let (serve, watch) = frail(here(), BackendConfig::default()).await;
-    let running = serve.handle::<Future>("frail").unwrap().call(Future(Do::Wait));
-    until("it runs", || watch.barrier.inside() == 1).await;
-    serve.delete_endpoint("frail").await.unwrap();
-    (serve, watch, running)
-}
-
-#[actix_web::test]
-async fn a_backend_that_drains_is_deleted_at_once_by_force_and_all_who_deleted_it_are_told() {
-    tokio::time::pause();
-    let (serve, _watch, running) = held().await;
-    let begun = tokio::time::Instant::now();
-    let mut plain = Box::pin(futures_util::future::join(
-        serve.delete_backend("frail", false),
-        serve.delete_backend("frail", false),
-    ));
-    assert!(tokio::time::timeout(Duration::from_secs(5), &mut plain).await.is_err(), "it drains");
-    assert_eq!(serve.delete_backend("frail", true).await, Ok(()));
-    assert_eq!(plain.await, (Ok(()), Ok(())));
-    assert!(begun.elapsed() < Duration::from_secs(6), "{:?}", begun.elapsed());
-    assert_eq!(running.await, Err(ServeError::Stopped));
-    assert!(matches!(serve.delete_backend("frail", true).await, Err(ServeError::UnknownBackend(_))));
-    serve.shutdown().await.unwrap();
-}
-
-#[actix_web::test]
-async fn a_second_plain_delete_waits_for_the_drain_as_the_first_does() {
-    let (serve, watch, running) = held().await;
-    let deletes = futures_util::future::join(
-        serve.delete_backend("frail", false),
-        serve.delete_backend("frail", false),
-    );
-    let release = async {
-        until("it drains", || serve.status().backends[0].replicas[0].state == ReplicaState::Draining).await;
-        watch.barrier.release(1);
-        running.await
-    };
-    let (deleted, answer) = tokio::join!(deletes, release);
-    assert_eq!((deleted, answer), ((Ok(()), Ok(())), Ok(1)));
-    assert!(serve.list_backends().is_empty());
-    serve.shutdown().await.unwrap();
-}
-
-#[actix_web::test]
-async fn a_backend_deleted_while_its_creation_is_undone_is_deleted_and_was_not_created() {
-    let serve = Serve::start(ServeOptions::default().serving_threads(1.try_into().unwrap())).await.unwrap();
-    let (begun, (let_go, held)) = (Arc::new(AtomicBool::new(false)), mpsc::channel::<()>());
-    let held = std::sync::Mutex::new(held);
-    let backend = Backend::new(move |_| {
-        if !begun.swap(true, SeqCst) {
-            return Err("not this one".into());
-        }
-        // What is started hangs.
-        let _ = held.lock().unwrap().recv();
-        Ok(Hanger)
-    });
-    let once = RestartPolicy { max_restarts: 0, ..RestartPolicy::default() };
-    let config = BackendConfig::default().num_replicas(2).restart(once);
-    let create = serve.create_backend("hanger", backend.handles::<Hang>().compute(), config);
-    let delete = async {
-        let states = || serve.status().backends.first().map(|b| b.replicas.iter().map(|r| r.state).collect());
-        until("it is undone", || states() == Some(vec![ReplicaState::Draining])).await;
-        serve.delete_backend("hanger", false).await
-    };
-    let (created, deleted) = tokio::join!(create, delete);
-    drop(let_go);
-    assert!(matches!(created, Err(ServeError::StartFailed { .. })), "{created:?}");
-    assert_eq!(deleted, Ok(()));
-    serve.shutdown().await.unwrap();
-}
-
-#[actix_web::test]
-async fn shutdowns_at_the_same_time_end_together_and_say_the_same() {
-    for lets in [true, false] {
-        tokio::time::pause();
-        let options = here().shutdown_timeout(Duration::from_secs(5));
-        let (serve, watch) = frail(options, BackendConfig::default()).await;
-        let running = serve.handle::<Future>("frail").unwrap().call(Future(Do::Wait));
-        until("it runs", || watch.barrier.inside() == 1).await;
-        // One that nobody waits for any longer leaves its work to the others.
-        let mut left = Box::pin(serve.shutdown());
-        assert!(futures_util::FutureExt::now_or_never(&mut left).is_none());
-        let mut both = Box::pin(futures_util::future::join(serve.shutdown(), serve.shutdown()));
-        assert!(tokio::time::timeout(Duration::from_secs(1), &mut both).await.is_err(), "a call runs");
-        drop(left);
-        if lets {
-            watch.barrier.release(1);
-        }
-        let (first, second) = both.await;
-        assert_eq!((first.is_ok(), &first), (lets, &second));
-        assert_eq!(serve.shutdown().await, first, "also afterwards");
-        assert_eq!(running.await.is_ok(), lets);
-        tokio::time::resume();
-    }
 }
 
 #[actix_web::test]
