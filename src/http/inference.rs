@@ -180,5 +180,5 @@ fn unready(detail: String) -> Failure {
 }
 
 fn refused(status: StatusCode, code: &'static str, detail: String) -> Failure {
-    Box::new(move |id| problem::document(Reader::Inference, status, code, &detail, id, &[]))
+    Box::new(move |id| problem::plain(Reader::Inference, status, code, &detail, id))
 }

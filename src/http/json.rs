@@ -189,9 +189,9 @@ impl<A: Actor<Context = ReplicaContext<A>>> Backend<A> {
     /// It takes `M` through handles and as JSON over HTTP. Of several such messages the header
     /// `X-SERVE-CALL-METHOD` names one by its type in snake case; without it the first is meant.
     ///
-    /// The message of a GET or HEAD is read from the query, `?a=1&b=2`, and that of a DELETE too unless it has a
-    /// body; of all others from the body, as JSON. Where the route has parameters, `/items/{id}`, they join in as
-    /// fields of the message.
+    /// The message of a GET, HEAD or DELETE without a body is read from the query, `?a=1&b=2`, that of all others
+    /// from the body, as JSON. Where the route has parameters, `/items/{id}`, they join in as fields of the
+    /// message.
     ///
     /// JSON has no NaN and no infinity: a message that has one where a number is wanted, be it in the query or
     /// in a route parameter, is refused with 400. In an answer, serde writes such a float as `null`.
