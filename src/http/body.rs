@@ -144,10 +144,8 @@ mod tests {
         Ok(Bytes::from_static(b"abc"))
     }
 
-    fn read_from(
-        payload: impl Stream<Item = Piece> + Unpin,
-    ) -> impl Future<Output = Result<Bytes, ServeError>> {
-        async move { read(&HeaderMap::new(), payload, LIMITS).await }
+    async fn read_from(payload: impl Stream<Item = Piece> + Unpin) -> Result<Bytes, ServeError> {
+        read(&HeaderMap::new(), payload, LIMITS).await
     }
 
     #[actix_web::test]
