@@ -45,7 +45,7 @@ pub(crate) async fn read(
     if declared.is_some_and(|bytes| bytes > limits.bytes) {
         return Err(ServeError::TooLarge { limit_bytes: limits.bytes });
     }
-    let chunks = Chunks { payload, idle: limits.idle, alarm: None };
+    let chunks = Chunks { payload, idle: limits.idle, waited: false, alarm: None };
     collect(chunks, declared, limits.bytes).await
 }
 
@@ -100,18 +100,27 @@ impl<P: Unpin> MessageBody for Unread<P> {
 struct Chunks<S> {
     payload: S,
     idle: Duration,
+    /// Whether something has been waited for.
+    waited: bool,
     /// One for the whole body, set when a piece is waited for: a body that is there needs none.
     alarm: Option<Pin<Box<Sleep>>>,
 }
 
 impl<S: Stream<Item = Result<Bytes, E>> + Unpin, E: Display> Chunks<S> {
     async fn next(&mut self) -> Result<Option<Bytes>, ServeError> {
-        let Self { payload, idle, alarm } = self;
+        let Self { payload, idle, waited, alarm } = self;
         let mut waits = false;
         poll_fn(|cx| {
             if let Poll::Ready(chunk) = payload.poll_next_unpin(cx) {
                 let broken = |e| ServeError::bad_request(format!("the body could not be read: {e}"));
                 return Poll::Ready(chunk.transpose().map_err(broken));
+            }
+            // actix-web calls a handler before it hands over what came with the head, and wakes this task for it
+            // in the same turn: that is no reason for a timer yet.
+            if !*waited {
+                *waited = true;
+                cx.waker().wake_by_ref();
+                return Poll::Pending;
             }
             let alarm = match alarm {
                 Some(alarm) => {
@@ -180,15 +189,33 @@ mod tests {
         assert_eq!(read_from(there).now_or_never().unwrap().unwrap().len(), 6);
     }
 
+    #[test]
+    fn a_body_that_is_handed_over_a_moment_after_its_head_arms_no_timer() {
+        let mut polls = 0;
+        let moment = stream::poll_fn(move |_| {
+            polls += 1;
+            match polls {
+                1 => Poll::Pending,
+                2 => Poll::Ready(Some(piece())),
+                _ => Poll::Ready(None),
+            }
+        });
+        let mut whole = Box::pin(read_from(moment));
+        assert!((&mut whole).now_or_never().is_none());
+        assert_eq!(whole.now_or_never().unwrap().unwrap().len(), 3);
+    }
+
     #[actix_web::test]
     async fn one_timer_serves_a_whole_body() {
         tokio::time::pause();
         let (tx, rx) = tokio::sync::mpsc::channel(1);
         let payload = Box::pin(stream::unfold(rx, |mut rx| async move { Some((rx.recv().await?, rx)) }));
-        let mut chunks = Chunks { payload, idle: LIMITS.idle, alarm: None };
+        let mut chunks = Chunks { payload, idle: LIMITS.idle, waited: false, alarm: None };
         let mut armed = Vec::new();
         for _ in 0..3 {
-            assert!(chunks.next().now_or_never().is_none(), "nothing is there yet");
+            for _ in 0..2 {
+                assert!(chunks.next().now_or_never().is_none(), "nothing is there yet");
+            }
             armed.push(std::ptr::from_ref(&**chunks.alarm.as_ref().unwrap()));
             advance(Duration::from_secs(20)).await;
             tx.send(piece()).await.unwrap();
