@@ -10,7 +10,7 @@ use crate::wire::{Client, eventually, get, listening};
 
 /// Callers that leave, in so many rounds.
 const CALLERS: usize = 10_000;
-const ROUNDS: usize = 25;
+const ROUNDS: usize = 50;
 
 #[actix_web::test]
 async fn one_connection_serves_many_requests() {
