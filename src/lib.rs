@@ -129,7 +129,8 @@ pub use onnx::{BatchAxis, Infer, Inferred, ONNX_JOINED_ROWS_MAX, ONNX_THREADS_MA
 pub use port::Port;
 pub use route::{ROUTE_BYTES_MAX, RouteParams, RoutePattern, RouteTable};
 pub use serve::{
-    BackendStatus, EndpointStatus, ReplicaStatus, SeenShare, Serve, ServeOptions, ShadowStatus, Status,
+    BackendStatus, EndSignals, EndpointStatus, ReplicaStatus, SeenShare, Serve, ServeOptions, ShadowStatus,
+    Status,
 };
 pub use tensor::{Datatype, TENSOR_ELEMENTS_MAX, TENSOR_RANK_MAX, Tensor, TensorData};
 pub use traffic::{Affinity, ShadowRule, TrafficPolicy, WEIGHT_SUM_TOLERANCE};

@@ -34,7 +34,7 @@ fn with(backend: &str, endpoint: &str) -> String {
 
 const WHOLE: &str = r#"
 http:
-  { location: EveryNode, host: "::", port: 0, threads: 2, max_body_bytes: 1024, explain: false,
+  { location: EveryNode, host: "::", port: 0, threads: 2, max_body_bytes: 1024, explain: false, body_timeout_s: 0.5,
     shard_key: { headers: [X-User, x-device], cookie: sid } }
 admin: { host: localhost, port: 9000 }
 backends:
@@ -69,6 +69,7 @@ fn a_whole_file_is_read() {
         host: "::".into(),
         port: 0,
         max_body_bytes: 1024,
+        body_timeout: Duration::from_millis(500),
         ..http
     };
     let shard_key = ShardKeys::default().header("X-User").unwrap().header("X-Device").unwrap();
@@ -256,6 +257,7 @@ fn each_wrong_listener_is_told_with_its_place() {
         ("http: {port: 65536}", "allowed: a whole number from 0 to 65535"),
         ("http: {threads: 0}", "allowed: a whole number from 1 to 1024"),
         ("http: {max_body_bytes: 0}", "allowed: a whole number from 1 to 1073741824"),
+        ("http: {body_timeout_s: 0}", "allowed: a number of seconds, more than 0 and at most 3600"),
         ("http: {tls: {}}", "http.tls (line 1, column 8): unknown key"),
         (
             "admin: {host: 0.0.0.0}",

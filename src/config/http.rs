@@ -1,10 +1,10 @@
 //! `HttpConfig`: where requests come in.
 
-use std::{net::IpAddr, num::NonZeroUsize};
+use std::{net::IpAddr, num::NonZeroUsize, time::Duration};
 
 use serde::Serialize;
 
-use super::item::Item;
+use super::{check::seconds, item::Item};
 use crate::{error::ServeError, http_call::ShardKeys};
 
 /// Most threads that serve requests.
@@ -12,6 +12,9 @@ const THREADS_MAX: usize = 1024;
 
 /// Largest request body that can be allowed, in bytes.
 const BODY_BYTES_MAX: i64 = 1 << 30;
+
+/// Longest time without a byte of a body that can be allowed.
+const BODY_TIMEOUT_MAX: Duration = Duration::from_secs(3600);
 
 /// Where requests come in.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -30,6 +33,10 @@ pub struct HttpConfig {
     pub shard_key: ShardKeys,
     /// Whether a request with the header `X-Serve-Explain` is told which backend and replica served it; true.
     pub explain: bool,
+    /// Longest time without a byte of a body that is not whole yet, `body_timeout_s`; 30 s, more than 0 and at
+    /// most an hour. Then the request is answered with 408 and its connection closes.
+    #[serde(rename = "body_timeout_s", serialize_with = "seconds")]
+    pub body_timeout: Duration,
 }
 
 /// Which nodes listen for requests.
@@ -54,6 +61,7 @@ impl Default for HttpConfig {
             max_body_bytes: 16 << 20,
             shard_key: ShardKeys::default(),
             explain: true,
+            body_timeout: Duration::from_secs(30),
         }
     }
 }
@@ -77,6 +85,9 @@ impl HttpConfig {
                 .unwrap_or(default.max_body_bytes),
             shard_key: fields.nullable("shard_key", shard_keys).flatten().unwrap_or_default(),
             explain: fields.read("explain", Item::bool).unwrap_or(default.explain),
+            body_timeout: fields
+                .read("body_timeout_s", |item| item.timeout(BODY_TIMEOUT_MAX))
+                .unwrap_or(default.body_timeout),
         };
         fields.finish();
         Some(config)

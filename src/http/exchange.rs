@@ -4,14 +4,12 @@ use std::{cell::RefCell, collections::HashMap, future::Future, sync::Arc};
 
 use actix_web::{
     HttpRequest, HttpResponse,
-    error::PayloadError,
     http::{
         ConnectionType, Method, StatusCode,
-        header::{self, HeaderMap, HeaderName},
+        header::{HeaderMap, HeaderName},
     },
 };
-use bytes::{Bytes, BytesMut};
-use futures_util::{Stream, StreamExt};
+use bytes::Bytes;
 
 use crate::{
     actors::controller::Office,
@@ -106,46 +104,6 @@ pub(crate) fn response(answer: HttpAnswer) -> HttpResponse {
         response.append_header(header);
     }
     response.body(answer.body)
-}
-
-/// The whole body, or a refusal as soon as it is known to be too large.
-pub(crate) async fn read_body(
-    headers: &HeaderMap,
-    payload: impl Stream<Item = Result<Bytes, PayloadError>> + Unpin,
-    limit_bytes: usize,
-) -> Result<Bytes, ServeError> {
-    let declared = headers.get(header::CONTENT_LENGTH).and_then(|v| v.to_str().ok()?.parse::<usize>().ok());
-    if declared.is_some_and(|bytes| bytes > limit_bytes) {
-        return Err(ServeError::TooLarge { limit_bytes });
-    }
-    collect(payload, declared, limit_bytes).await
-}
-
-async fn collect<E: std::fmt::Display>(
-    mut chunks: impl Stream<Item = Result<Bytes, E>> + Unpin,
-    declared: Option<usize>,
-    limit_bytes: usize,
-) -> Result<Bytes, ServeError> {
-    let broken = |e: E| ServeError::bad_request(format!("the body could not be read: {e}"));
-    // Most bodies come in one piece, which is then not copied.
-    let Some(first) = chunks.next().await else { return Ok(Bytes::new()) };
-    let first = first.map_err(broken)?;
-    if first.len() > limit_bytes {
-        return Err(ServeError::TooLarge { limit_bytes });
-    }
-    if declared == Some(first.len()) {
-        return Ok(first);
-    }
-    let mut whole = BytesMut::with_capacity(declared.unwrap_or(2 * first.len()));
-    whole.extend_from_slice(&first);
-    while let Some(chunk) = chunks.next().await {
-        let chunk = chunk.map_err(broken)?;
-        if whole.len() + chunk.len() > limit_bytes {
-            return Err(ServeError::TooLarge { limit_bytes });
-        }
-        whole.extend_from_slice(&chunk);
-    }
-    Ok(whole.freeze())
 }
 
 /// What every response of one worker thread passes on its way out: it is counted, and while the service shuts

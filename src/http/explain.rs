@@ -5,7 +5,14 @@ use actix_web::{
     http::header::{HeaderMap, HeaderName, HeaderValue},
 };
 
-use crate::meta::{Explain, Explanation};
+use crate::{
+    error::ServeError,
+    http::{
+        exchange::Failure,
+        problem::{self, Reader},
+    },
+    meta::{Explain, Explanation},
+};
 
 /// Header by which a request asks which way it goes: any value but `0` and `false`.
 pub const EXPLAIN_HEADER: &str = "x-serve-explain";
@@ -20,9 +27,25 @@ pub(crate) fn asked(headers: &HeaderMap) -> Option<Explain> {
     (!no).then(Explain::default)
 }
 
+/// A response, or an error that becomes one for `reader`, telling which way the request went if it asked.
+pub(crate) fn told(
+    answer: Result<HttpResponse, ServeError>,
+    explain: Option<Explain>,
+    reader: Reader,
+) -> Result<HttpResponse, Failure> {
+    let told = move |mut response| {
+        explain.iter().for_each(|explain| tell(&mut response, explain));
+        response
+    };
+    match answer {
+        Ok(response) => Ok(told(response)),
+        Err(error) => Err(Box::new(move |id| told(problem::answer_to(reader, &error, id)))),
+    }
+}
+
 /// Tells in `x-serve-endpoint`, `x-serve-rule`, `x-serve-backend`, `x-serve-replica` and `x-serve-shadows` what is
 /// known.
-pub(crate) fn tell(response: &mut HttpResponse, explain: &Explain) {
+fn tell(response: &mut HttpResponse, explain: &Explain) {
     let Explanation { endpoint, rule, backend, replica, shadows } = explain.read();
     let shadows: Vec<_> = shadows.iter().map(|backend| backend.as_str()).collect();
     let told = [

@@ -1,6 +1,6 @@
 //! The ingress: requests on the live routes of a Serve, inside any actix-web app.
 
-use std::{rc::Rc, sync::Arc};
+use std::{rc::Rc, sync::Arc, time::Duration};
 
 use actix_web::{
     HttpRequest, HttpResponse,
@@ -16,6 +16,7 @@ use crate::{
     error::ServeError,
     handle::Calling,
     http::{
+        body::{self, BodyLimits},
         exchange::{self, Exit, Failure, identified},
         explain, inference,
         problem::{self, Reader},
@@ -31,15 +32,12 @@ use crate::{
 /// Header that names which of a backend's messages is meant.
 pub const CALL_METHOD_HEADER: &str = "x-serve-call-method";
 
-/// Largest body taken unless told otherwise: 16 MiB.
-const BODY_BYTES_MAX: usize = 16 * 1024 * 1024;
-
 /// How the routes of a Serve appear in an actix-web app.
 #[derive(Clone, Debug)]
 #[must_use]
 pub struct Ingress {
     prefix: Box<str>,
-    body_bytes_max: usize,
+    body: BodyLimits,
     service_routes: bool,
     lend_workers: bool,
     shard_keys: ShardKeys,
@@ -47,12 +45,12 @@ pub struct Ingress {
 }
 
 impl Default for Ingress {
-    /// At the root, bodies up to 16 MiB, without `/-/...` and `/metrics`, workers not lent; shard keys in
-    /// `X-SERVE-SHARD-KEY` alone; requests that ask are told which way they went.
+    /// At the root, bodies up to 16 MiB that stall for 30 s at most, without `/-/...` and `/metrics`, workers
+    /// not lent; shard keys in `X-SERVE-SHARD-KEY` alone; requests that ask are told which way they went.
     fn default() -> Self {
         Self {
             prefix: "".into(),
-            body_bytes_max: BODY_BYTES_MAX,
+            body: BodyLimits::default(),
             service_routes: false,
             lend_workers: false,
             shard_keys: ShardKeys::default(),
@@ -71,7 +69,14 @@ impl Ingress {
 
     /// Largest body taken, in bytes.
     pub fn max_body_bytes(mut self, bytes: usize) -> Self {
-        self.body_bytes_max = bytes;
+        self.body.bytes = bytes;
+        self
+    }
+
+    /// Longest time without a byte of a body that is not whole yet; then the request is answered with 408, code
+    /// `body_timeout`, and its connection closes. A body that is there at once costs no timer.
+    pub fn body_timeout(mut self, idle: Duration) -> Self {
+        self.body.idle = idle;
         self
     }
 
@@ -122,7 +127,7 @@ impl Serve {
                 exit: Exit::new(Arc::clone(&office)),
                 office: Arc::clone(&office),
                 prefix: ingress.prefix,
-                body_bytes_max: ingress.body_bytes_max,
+                body: ingress.body,
                 leaves_reserved: ingress.service_routes,
                 shard_keys: ingress.shard_keys,
                 explains: ingress.explains,
@@ -131,7 +136,7 @@ impl Serve {
             config.service(Mounted(site));
             if ingress.service_routes {
                 service::configure(config, &office);
-                inference::configure(config, &office, ingress.body_bytes_max);
+                inference::configure(config, &office, ingress.body, ingress.explains);
             }
         }
     }
@@ -161,7 +166,7 @@ impl HttpServiceFactory for Mounted {
 struct Site {
     office: Arc<Office>,
     prefix: Box<str>,
-    body_bytes_max: usize,
+    body: BodyLimits,
     /// Paths of the service's own routes go on to those, whatever pattern an endpoint has.
     leaves_reserved: bool,
     shard_keys: ShardKeys,
@@ -207,14 +212,16 @@ impl Site {
         entry: &RouteEntry,
         params: Vec<(Arc<str>, String)>,
         request: &HttpRequest,
-        payload: Payload,
+        mut payload: Payload,
         id: RequestId,
     ) -> Result<HttpResponse, Failure> {
         if !entry.allows(request.method().as_str()) {
             return Err(problem::not_allowed(Reader::Any, request.method(), &entry.allowed()));
         }
-        let body =
-            exchange::read_body(request.headers(), payload, self.body_bytes_max).await.map_err(failed)?;
+        let body = match body::read(request.headers(), &mut payload, self.body).await {
+            Ok(body) => body,
+            Err(error) => return Err(body::left_unread(failed(error), payload)),
+        };
         let mut meta = exchange::meta(request.headers(), id, &self.shard_keys);
         let explain = if self.explains { explain::asked(request.headers()) } else { None };
         meta.explain.clone_from(&explain);
@@ -231,14 +238,7 @@ impl Site {
             ServeError::NoReplica { .. } if directory.closing() => ServeError::ShuttingDown,
             error => error,
         });
-        let told = move |mut response| {
-            explain.iter().for_each(|explain| explain::tell(&mut response, explain));
-            response
-        };
-        match answer {
-            Ok(answer) => Ok(told(exchange::response(answer))),
-            Err(error) => Err(Box::new(move |id| told(problem::answer(&error, id)))),
-        }
+        explain::told(answer.map(exchange::response), explain, Reader::Any)
     }
 }
 

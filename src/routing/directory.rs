@@ -13,11 +13,35 @@ use crate::{ids::EndpointName, metrics::cells::ReplicaCells, routing::endpoint::
 /// All endpoints of one Serve by name, and whether it still takes calls.
 #[derive(Default)]
 pub(crate) struct Directory {
-    slots: RwLock<HashMap<EndpointName, Arc<EndpointSlot>>>,
+    slots: RwLock<Slots>,
     closing: AtomicBool,
     preparing: AtomicBool,
     timers: std::sync::OnceLock<tokio::runtime::Handle>,
     own_actors: Mutex<BTreeMap<&'static str, Arc<ReplicaCells>>>,
+}
+
+/// The slots by name.
+#[derive(Default)]
+struct Slots {
+    all: HashMap<EndpointName, Arc<EndpointSlot>>,
+    /// How many there may be before those that nobody holds go.
+    full: usize,
+}
+
+/// Slots that are kept without looking whether somebody holds them.
+const SLOTS_KEPT: usize = 64;
+
+impl Slots {
+    /// Takes out what is no endpoint and is held by no handle: names that somebody only asked for. Only once
+    /// there are twice as many as were in use the last time, so that it costs little for each.
+    fn sweep(&mut self) {
+        if self.all.len() < self.full.max(SLOTS_KEPT) {
+            return;
+        }
+        // A slot that only this map holds cannot be had by anybody else while the map is locked.
+        self.all.retain(|_, slot| slot.exists() || Arc::strong_count(slot) > 1);
+        self.full = 2 * self.all.len();
+    }
 }
 
 impl Directory {
@@ -27,12 +51,13 @@ impl Directory {
             return slot;
         }
         let mut slots = self.slots.write().unwrap_or_else(PoisonError::into_inner);
-        Arc::clone(slots.entry(name.clone()).or_insert_with(|| Arc::new(EndpointSlot::new(name.clone()))))
+        slots.sweep();
+        Arc::clone(slots.all.entry(name.clone()).or_insert_with(|| Arc::new(EndpointSlot::new(name.clone()))))
     }
 
     /// The slot of a name that somebody has made.
     pub(crate) fn find(&self, name: &EndpointName) -> Option<Arc<EndpointSlot>> {
-        self.slots.read().unwrap_or_else(PoisonError::into_inner).get(name).cloned()
+        self.slots.read().unwrap_or_else(PoisonError::into_inner).all.get(name).cloned()
     }
 
     /// Whether what shall be served is still being made, so that nobody is told that all is ready.
@@ -76,5 +101,26 @@ impl Directory {
         let own = tokio::runtime::Handle::try_current().is_err().then(|| self.timers.get()).flatten();
         let _entered = own.map(tokio::runtime::Handle::enter);
         make()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn name(i: usize) -> EndpointName {
+        EndpointName::new(format!("e{i}")).unwrap()
+    }
+
+    #[test]
+    fn names_that_were_only_asked_for_do_not_pile_up_and_those_that_are_held_stay() {
+        let directory = Directory::default();
+        let held: Vec<_> = (0..100).map(|i| directory.slot(&name(i))).collect();
+        for i in 100..10_000 {
+            drop(directory.slot(&name(i)));
+        }
+        let slots = directory.slots.read().unwrap().all.len();
+        assert!(slots <= 2 * held.len() + 1, "{slots} slots for {} that are held", held.len());
+        assert!(held.iter().all(|slot| Arc::ptr_eq(slot, &directory.slot(&slot.name))));
     }
 }

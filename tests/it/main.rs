@@ -19,6 +19,7 @@ mod digits;
 mod digits_example;
 mod embedding;
 mod endings;
+mod endings_at_once;
 mod examples;
 mod examples_http;
 mod frail;
