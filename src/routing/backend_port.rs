@@ -13,11 +13,11 @@ use arc_swap::ArcSwap;
 use tokio::time::Instant;
 
 use crate::{
-    call::{Answer, Call, Refusal, Request},
+    call::{Answer, Call, Deadline, Refusal, Request},
     error::ServeError,
     ids::BackendName,
     meta::{Meta, thread_token, with_rng},
-    metrics::spread::Spread,
+    metrics::registry::Outside,
     port::Port,
     traffic::balance,
 };
@@ -66,13 +66,13 @@ pub(crate) struct BackendPort<M: Request> {
     replicas: ArcSwap<Replicas<M>>,
     /// Longest time for one request, in nanoseconds; 0: no limit.
     timeout_ns: AtomicU64,
-    refused: Arc<Spread>,
+    outside: Outside,
 }
 
 impl<M: Request> BackendPort<M> {
-    pub(crate) fn new(backend: BackendName, refused: Arc<Spread>) -> Self {
+    pub(crate) fn new(backend: BackendName, outside: Outside) -> Self {
         Self {
-            refused,
+            outside,
             backend,
             replicas: ArcSwap::from_pointee(Replicas::new(Vec::new())),
             timeout_ns: AtomicU64::new(0),
@@ -88,7 +88,7 @@ impl<M: Request> BackendPort<M> {
 
     fn count(&self, why: &ServeError) {
         if matches!(why, ServeError::Overloaded { .. }) {
-            self.refused.add();
+            self.outside.refused.add();
         }
     }
 
@@ -105,8 +105,7 @@ impl<M: Request> Port<M> for BackendPort<M> {
         let set = self.replicas.load();
         let n = set.ports.len();
         if n == 0 {
-            let Call { msg, meta, reply } = call;
-            return Err(Refusal { msg, meta, reply: Some(reply), why: self.none() });
+            return Err(Refusal::of(call, self.none()));
         }
         let first = set.pick();
         let mut last = match set.ports[first].deliver(call, admitted) {
@@ -144,7 +143,10 @@ impl<M: Request> Port<M> for BackendPort<M> {
             };
         }
         match &mut answer {
-            Answer::Waiting(waiting) => waiting.deadline = deadline,
+            Answer::Waiting(waiting) => {
+                let missed = || Arc::clone(&self.outside.missed);
+                waiting.deadline = deadline.map(|at| Deadline { at, missed: missed() });
+            }
             Answer::Refused(refusal) => self.count(&refusal.why),
             Answer::Now(_) => {}
         }
@@ -198,8 +200,8 @@ pub(crate) struct Shared<M: Request> {
 }
 
 impl<M: Request> Shared<M> {
-    pub(crate) fn new(backend: BackendName, refused: Arc<Spread>) -> Self {
-        let port = Arc::new(BackendPort::new(backend, refused));
+    pub(crate) fn new(backend: BackendName, outside: Outside) -> Self {
+        let port = Arc::new(BackendPort::new(backend, outside));
         Self { erased: Arc::clone(&port) as Arc<dyn Port<M>>, port }
     }
 }

@@ -111,7 +111,9 @@ impl EndpointSlot {
         };
         // Answered before the message is dropped, which may panic.
         match port {
-            Err(why) => call.reply.send(Err(why)),
+            Err(why) => {
+                call.reply.send(Err(why));
+            }
             Ok(port) => {
                 if let Err(Refusal { reply: Some(reply), why, msg, .. }) = port.deliver(call, false) {
                     reply.send(Err(why));
