@@ -40,6 +40,7 @@ mod shutdown;
 mod socket;
 mod support;
 mod tidy;
+mod timeouts;
 #[cfg(feature = "onnx")]
 mod triton;
 mod wire;
