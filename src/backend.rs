@@ -224,7 +224,8 @@ impl<A: Actor<Context = ReplicaContext<A>>> Backend<A> {
         self.form::<Plain<M>>("", first)
     }
 
-    /// It takes many `M` in one call, when `max_batch_size` is set.
+    /// It takes many `M` in one call, up to `max_batch_size`. Without that option a batch has one request, or
+    /// `M` goes to the actor's own handler for it, if [`handles`](Self::handles) was called before this.
     pub fn batched<M: Request>(mut self) -> Self
     where
         A: Handler<Batch<M>>,

@@ -3,6 +3,8 @@
 mod bench;
 mod pending;
 mod port;
+#[cfg(test)]
+mod tests;
 
 use std::{
     marker::PhantomData,

@@ -77,7 +77,8 @@ impl Bench {
 
     async fn route(&self) -> Result<u64, ServeError> {
         let route = Route { endpoint: "held".try_into().unwrap(), msg: Nth(1) };
-        self.stage.serve().router().unwrap().send(route).await.unwrap()
+        let sent = self.stage.serve().router().unwrap().send(route);
+        tokio::time::timeout(Duration::from_secs(3), sent).await.expect("long after its deadline").unwrap()
     }
 
     fn counted(&self) -> (u64, u64) {
