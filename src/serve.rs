@@ -76,6 +76,9 @@ impl Serve {
     ///
     /// # Errors
     /// [`ServeError::Internal`] when a thread cannot be started.
+    ///
+    /// # Panics
+    /// With [`ServeOptions::current_thread`], outside of a runtime that runs local tasks.
     pub async fn start(options: ServeOptions) -> Result<Self, ServeError> {
         let office = Arc::new(Office {
             fleet: Mutex::default(),

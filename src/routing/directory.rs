@@ -2,13 +2,42 @@
 
 use std::{
     collections::{BTreeMap, HashMap},
+    future::Future,
+    pin::Pin,
     sync::{
         Arc, Mutex, PoisonError, RwLock,
         atomic::{AtomicBool, Ordering},
     },
+    task::{Context, Poll},
 };
 
-use crate::{ids::EndpointName, metrics::cells::ReplicaCells, routing::endpoint::EndpointSlot};
+use tokio::{
+    sync::oneshot,
+    time::{Instant, Sleep, sleep_until},
+};
+
+use crate::{
+    error::ServeError, ids::EndpointName, metrics::cells::ReplicaCells, routing::endpoint::EndpointSlot,
+};
+
+/// A timer for one call.
+pub(crate) enum Alarm {
+    /// Of the caller's own runtime.
+    Own(Pin<Box<Sleep>>),
+    /// Kept by this Serve's runtime for a caller that has none. Not a timer of that runtime: polled by somebody
+    /// else after its end, such a one panics.
+    Lent(oneshot::Receiver<()>),
+}
+
+impl Alarm {
+    /// Ready at the time it was set for; an error: whoever kept it is gone.
+    pub(crate) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), ServeError>> {
+        match self {
+            Self::Own(sleep) => sleep.as_mut().poll(cx).map(Ok),
+            Self::Lent(ringing) => Pin::new(ringing).poll(cx).map_err(|_| ServeError::ShuttingDown),
+        }
+    }
+}
 
 /// All endpoints of one Serve by name, and whether it still takes calls.
 #[derive(Default)]
@@ -94,6 +123,24 @@ impl Directory {
     /// The runtime whose timers serve callers that have none of their own.
     pub(crate) fn set_timers(&self, runtime: tokio::runtime::Handle) {
         let _ = self.timers.set(runtime);
+    }
+
+    /// Ready at `at` in any executor.
+    pub(crate) fn alarm(&self, at: Instant) -> Alarm {
+        match self.timers.get() {
+            Some(timers) if tokio::runtime::Handle::try_current().is_err() => {
+                let (mut rings, ringing) = oneshot::channel();
+                drop(timers.spawn(async move {
+                    tokio::select! {
+                        () = sleep_until(at) => drop(rings.send(())),
+                        // Its caller has its answer.
+                        () = rings.closed() => {}
+                    }
+                }));
+                Alarm::Lent(ringing)
+            }
+            _ => Alarm::Own(Box::pin(sleep_until(at))),
+        }
     }
 
     /// Makes a timer that works in any executor: without a runtime of the caller's own, the Serve's drives it.

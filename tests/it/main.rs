@@ -41,6 +41,7 @@ mod shutdown;
 mod socket;
 mod support;
 mod tidy;
+mod timeouts;
 mod traffic;
 #[cfg(feature = "onnx")]
 mod triton;

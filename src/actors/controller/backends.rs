@@ -46,7 +46,7 @@ impl Handler<CreateBackend> for Controller {
                 return refuse(ServeError::AlreadyExists { what: "backend", name: name.as_str().into() });
             }
             Entry::Vacant(place) => {
-                let routes = Arc::new(code.routes(name.clone(), &metrics.refused));
+                let routes = Arc::new(code.routes(name.clone(), &metrics.outside));
                 self.office.models.add(&routes);
                 place.insert(BackendEntry {
                     routes,
