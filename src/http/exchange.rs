@@ -1,11 +1,11 @@
 //! One HTTP exchange: from an actix-web request to a call, and from an answer to a response.
 
-use std::{cell::RefCell, collections::HashMap, future::Future, sync::Arc};
+use std::{future::Future, sync::Arc};
 
 use actix_web::{
     HttpRequest, HttpResponse,
     http::{
-        ConnectionType, Method, StatusCode,
+        ConnectionType, Method,
         header::{HeaderMap, HeaderName},
     },
 };
@@ -20,7 +20,7 @@ use crate::{
     },
     http_call::{HttpAnswer, HttpCall, ShardKeys, WantedHeaders},
     meta::{Meta, RequestId, ShardKey},
-    metrics::{in_flight::Underway, registry::HttpKey, spread::Spread},
+    metrics::{in_flight::Underway, route_counts::RouteCounts},
 };
 
 // As names, so that look-ups need not parse them.
@@ -106,65 +106,31 @@ pub(crate) fn response(answer: HttpAnswer) -> HttpResponse {
     response.body(answer.body)
 }
 
-/// What every response of one worker thread passes on its way out: it is counted, and while the service shuts
-/// down it closes its connection.
-pub(crate) struct Exit {
-    office: Arc<Office>,
-    counts: RefCell<Counts>,
-}
-
-/// Counters by route, method and status; the latest one beside them, which mostly is the next one too.
-#[derive(Default)]
-struct Counts {
-    latest: Option<(CountKey, Arc<Spread>)>,
-    all: HashMap<CountKey, Counter>,
-}
-
-/// Address of the route's label, method, status: so that the registry's lock is taken once for each.
-type CountKey = (usize, Method, StatusCode);
-
-/// A counter beside the label whose address is in its key, which so is not used again.
-type Counter = (Arc<str>, Arc<Spread>);
-
-/// Counters remembered on one thread; routes that come and go must not pile up.
-const COUNTS_MAX: usize = 4096;
+/// What every response passes on its way out: it is counted, and while the service shuts down it closes its
+/// connection.
+pub(crate) struct Exit(Arc<Office>);
 
 impl Exit {
     pub(crate) fn new(office: Arc<Office>) -> Self {
-        Self { office, counts: RefCell::default() }
+        Self(office)
     }
 
     /// A request has come: what keeps the service from ending before it is answered.
     pub(crate) fn underway(&self) -> Underway {
-        self.office.exchanges.begin()
+        self.0.exchanges.begin()
     }
 
-    /// Lets a response out that was made for a request on the route with this label.
-    pub(crate) fn pass(&self, label: &Arc<str>, method: &Method, mut response: HttpResponse) -> HttpResponse {
-        if self.office.directory.closing() {
+    /// Lets a response out that was made for a request on the route with these counters.
+    pub(crate) fn pass(
+        &self,
+        counts: &RouteCounts,
+        method: &Method,
+        mut response: HttpResponse,
+    ) -> HttpResponse {
+        if self.0.directory.closing() {
             response.head_mut().set_connection_type(ConnectionType::Close);
         }
-        let status = response.status();
-        let mut counts = self.counts.borrow_mut();
-        let key = (Arc::as_ptr(label).cast::<u8>().addr(), method.clone(), status);
-        if let Some((latest, count)) = &counts.latest
-            && *latest == key
-        {
-            count.add();
-            return response;
-        }
-        if counts.all.len() >= COUNTS_MAX {
-            // The latest one's label goes with them.
-            *counts = Counts::default();
-        }
-        let fresh = || {
-            let count = self.office.metrics.registry.http(HttpKey::new(label, method, status));
-            (Arc::clone(label), count)
-        };
-        let (_, count) = counts.all.entry(key.clone()).or_insert_with(fresh);
-        count.add();
-        let count = Arc::clone(count);
-        counts.latest = Some((key, count));
+        counts.count(&self.0.metrics.registry, method, response.status());
         response
     }
 }

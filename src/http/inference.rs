@@ -18,6 +18,7 @@ use crate::{
     },
     http_call::{HttpCall, ShardKeys},
     meta::RequestId,
+    metrics::route_counts::RouteCounts,
     oip::{ModelMetadata, ServerMetadata},
     routing::backend_routes::BackendRoutes,
 };
@@ -58,14 +59,14 @@ pub(crate) fn configure(
     let exit = Exit::new(Arc::clone(office));
     let site = Rc::new(Site { office: Arc::clone(office), exit, explains, body });
     for (path, ask) in ROUTES {
-        let (site, label) = (Rc::clone(&site), Arc::<str>::from(path));
+        let (site, counts) = (Rc::clone(&site), Rc::new(RouteCounts::new(path)));
         let handler = move |request: HttpRequest, payload: web::Payload| {
-            let (site, label) = (Rc::clone(&site), Arc::clone(&label));
+            let (site, counts) = (Rc::clone(&site), Rc::clone(&counts));
             async move {
                 let _underway = site.exit.underway();
                 let response =
                     identified(request.headers(), failed, |id| site.answer(ask, &request, payload, id)).await;
-                site.exit.pass(&label, request.method(), response)
+                site.exit.pass(&counts, request.method(), response)
             }
         };
         config.route(path, web::to(handler));

@@ -203,7 +203,7 @@ impl Site {
         };
         let response =
             identified(request.headers(), failed, |id| self.serve(&entry, params, request, payload, id));
-        self.exit.pass(&entry.label, request.method(), response.await)
+        self.exit.pass(&entry.counts, request.method(), response.await)
     }
 
     /// The answer, or what makes it once the request id is known.

@@ -6,6 +6,7 @@ pub(crate) mod in_flight;
 mod labelled;
 mod names;
 pub(crate) mod registry;
+pub(crate) mod route_counts;
 pub(crate) mod shadow;
 pub(crate) mod spread;
 mod text;

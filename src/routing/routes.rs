@@ -8,6 +8,7 @@ use crate::{
     endpoint::Checked,
     error::ServeError,
     ids::EndpointName,
+    metrics::route_counts::RouteCounts,
     route::{RoutePattern, RouteTable},
     routing::endpoint::EndpointSlot,
 };
@@ -16,8 +17,8 @@ use crate::{
 pub(crate) struct RouteEntry {
     pub(crate) slot: Arc<EndpointSlot>,
     pub(crate) methods: Arc<[&'static str]>,
-    /// The pattern's text: the metric label.
-    pub(crate) label: Arc<str>,
+    /// Its answers.
+    pub(crate) counts: RouteCounts,
 }
 
 impl RouteEntry {
@@ -60,7 +61,7 @@ impl Routes {
         let entry = Arc::new(RouteEntry {
             slot: Arc::clone(slot),
             methods: endpoint.methods.as_slice().into(),
-            label: route.as_str().into(),
+            counts: RouteCounts::new(route.as_str()),
         });
         let _one = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
         let mut table = RouteTable::clone(&self.table.load());
