@@ -132,7 +132,7 @@ pub use serve::{
     BackendStatus, EndpointStatus, ReplicaStatus, SeenShare, Serve, ServeOptions, ShadowStatus, Status,
 };
 pub use tensor::{Datatype, TENSOR_ELEMENTS_MAX, TENSOR_RANK_MAX, Tensor, TensorData};
-pub use traffic::{ShadowRule, TrafficPolicy, WEIGHT_SUM_TOLERANCE};
+pub use traffic::{COMPARE_SAMPLE_MAX, Compare, ShadowRule, TrafficPolicy, WEIGHT_SUM_TOLERANCE};
 
 /// The code in the README compiles.
 #[cfg(doctest)]
