@@ -79,6 +79,7 @@ impl Serve {
             models: Arc::default(),
             threads: Arc::<Threads>::default(),
             metrics: Arc::new(Metrics::new()),
+            comparer: Arc::default(),
             exchanges: Arc::default(),
             timer: options.timer,
             one_thread: options.seats == Seats::Current,
