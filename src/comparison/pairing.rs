@@ -96,8 +96,8 @@ impl Pairing {
     ) -> Result<Side, Outcome> {
         let took = since.elapsed();
         let end = match result {
-            // It never began: its backend was full, away, or going.
-            Err(why) if why.retryable() => return Err(Outcome::Unpaired),
+            // Its backend was full, away, or taken away: that says nothing about what it would have answered.
+            Err(why) if why.retryable() || *why == ServeError::Stopped => return Err(Outcome::Unpaired),
             Err(why) => End::Failed { code: why.code().into(), text: why.to_string() },
             Ok(answer) => End::Answered(guarded(|| keep(answer)).map_err(|why| {
                 self.comparison.failed(why.into());

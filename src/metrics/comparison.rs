@@ -85,7 +85,8 @@ pub struct Comparisons {
     /// They were not compared: an answer was larger than 1 MiB or of a type that is not known to be comparable, or
     /// too much was waiting to be compared.
     pub skipped: u64,
-    /// There were not two answers: the copy was dropped or lost, or the caller left before it had its own.
+    /// There were not two answers: the copy was dropped or lost, a replica was stopped under it, or the caller left
+    /// before it had its own.
     pub unpaired: u64,
 }
 
