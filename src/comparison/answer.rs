@@ -76,10 +76,10 @@ impl Kept {
 fn read_body(body: Bytes, json_bytes: Option<usize>) -> Content {
     let announced = json_bytes.is_some();
     let value = if announced { None } else { serde_json::from_slice::<Value>(&body).ok() };
-    if announced || value.as_ref().is_some_and(has_tensors) {
-        if let Ok(response) = InferResponse::decode(&body, json_bytes) {
-            return Content::Value(tensors::value(&response.outputs));
-        }
+    if (announced || value.as_ref().is_some_and(has_tensors))
+        && let Ok(response) = InferResponse::decode(&body, json_bytes)
+    {
+        return Content::Value(tensors::value(&response.outputs));
     }
     value.map_or(Content::Bytes(body), Content::Value)
 }
