@@ -77,11 +77,16 @@ async fn a_function_decides_over_both_answers_in_their_order() {
 
 #[actix_web::test]
 async fn answers_are_compared_whichever_way_their_caller_gets_them() {
-    let stage = beside(honest, Compare::exact()).await;
-    let serve = stage.serve();
+    let stage = greenroom::testing::Stage::new().await.unwrap();
+    let (serve, door) = (stage.serve(), Barrier::new());
+    market(serve, shop(honest, &door), shop(honest, &open_door())).await;
+    super::compare(serve, Compare::exact()).await;
     serve.handle::<Price>("shop").unwrap().call(Price { article: 1 }).await.unwrap();
     assert_eq!(after(serve, 1).await.shadow, agreed(1), "at once");
-    serve.handle::<Order>("shop").unwrap().call(Order { article: 2 }).await.unwrap();
+    let call = serve.handle::<Order>("shop").unwrap().call(Order { article: 2 });
+    until("the handler waits", || door.inside() == 1).await;
+    door.release(3);
+    call.await.unwrap();
     assert_eq!(after(serve, 2).await.shadow, agreed(2), "later");
     serve.handle::<Order>("shop").unwrap().tell(Order { article: 3 }).unwrap();
     assert_eq!(after(serve, 3).await.shadow, agreed(3), "nobody waits");

@@ -48,6 +48,12 @@ async fn a_backend_that_says_something_else_each_time_is_told_from_its_shadow() 
     let told = after(stage.serve(), 20).await;
     assert_eq!((told.noise.differed, told.noise_rate), (20, Some(1.0)));
     assert_eq!(counted(stage.serve(), "noise_differed"), 20);
+    let of_the_shadow: Vec<_> =
+        (0..20).map(|n| serde_json::to_string(&honest(n).unwrap()).unwrap()).collect();
+    assert_eq!(told.sample.len(), 5);
+    for pair in &told.sample {
+        assert!(of_the_shadow.contains(&pair.shadow.answer), "noise is no sample: {pair:?}");
+    }
     assert!(told.to_string().contains("noise floor: 100.00 % differ from themselves"), "{told}");
     stage.end().await.unwrap();
 }

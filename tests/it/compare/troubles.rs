@@ -180,7 +180,11 @@ async fn the_thread_that_compares_ends_with_its_serve() {
 async fn a_function_that_hangs_puts_off_no_answer_and_no_end() {
     let (release, released) = mpsc::channel::<()>();
     let released = Mutex::new(released);
-    let (serve, begins, ends) = compared(move || drop(released.lock().unwrap().recv())).await;
+    let (serve, begins, ends) = compared(move || {
+        // Until the sender is gone.
+        let _ = released.lock().unwrap().recv();
+    })
+    .await;
     ask(&serve, 50).await;
     until("the function hangs", || begins.try_recv().is_ok()).await;
     ask(&serve, 50).await;
