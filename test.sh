@@ -14,3 +14,8 @@ else
 fi
 cargo test --locked --doc
 RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps
+if cargo deny --version >/dev/null 2>&1; then
+    cargo deny --locked --log-level error check bans licenses sources
+else
+    echo "WARNING: cargo-deny is not installed: licences, bans and sources of dependencies were NOT checked" >&2
+fi

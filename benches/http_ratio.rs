@@ -118,7 +118,7 @@ fn main() {
 fn soak(requests: usize) {
     let started = Instant::now();
     let server = Server::start("ours");
-    let small = request(&body(32));
+    let small = vec![request("/echo", "", &body(32))];
     load(&server, 1, &small, 0.0);
     let first_answer_s = started.elapsed().as_secs_f64();
     let idle_mib = server.pss_mib();
@@ -148,8 +148,8 @@ fn compare() {
     let (pairs, seconds) = (env("PAIRS", 7), env("SECONDS", 3) as f64);
     let wanted = std::env::var("POINTS").unwrap_or_default();
     let servers = [Server::start("control"), Server::start("ours")];
-    let small = request(&body(32));
-    let large = request(&body(1 << 20));
+    let small = vec![request("/echo", "", &body(32))];
+    let large = vec![request("/echo", "", &body(1 << 20))];
     let points = [
         ("c1", 1, &small),
         ("c16", 16, &small),

@@ -27,7 +27,7 @@ use crate::{
     http_call::WantedHeaders,
     ids::BackendName,
     meta::Meta,
-    metrics::spread::Spread,
+    metrics::registry::Outside,
     oip::ModelMetadata,
     port::Port,
     routing::{
@@ -85,6 +85,12 @@ impl<M> Batch<M> {
     pub fn metas(&self) -> &[Meta] {
         &self.metas
     }
+
+    /// The requests, and what travels with each: with [`Handle::meta`](crate::Handle::meta) a call made for one
+    /// of them carries its id and its deadline.
+    pub fn into_parts(self) -> (Vec<M>, Vec<Meta>) {
+        (self.items, self.metas)
+    }
 }
 
 impl<M> IntoIterator for Batch<M> {
@@ -111,7 +117,7 @@ pub(crate) struct PortSpec<A: Actor<Context = ReplicaContext<A>>> {
     pub(crate) label: Box<str>,
     pub(crate) make: Box<MakePort<A>>,
     pub(crate) join: JoinPorts,
-    pub(crate) shared: fn(BackendName, Arc<Spread>) -> Box<dyn AnyBackendPort>,
+    pub(crate) shared: fn(BackendName, Outside) -> Box<dyn AnyBackendPort>,
 }
 
 /// Named code with its abilities: made with a factory, then told which messages its actor takes.
@@ -227,7 +233,8 @@ impl<A: Actor<Context = ReplicaContext<A>>> Backend<A> {
         self.form::<Plain<M>>("", first)
     }
 
-    /// It takes many `M` in one call, when `max_batch_size` is set.
+    /// It takes many `M` in one call, up to `max_batch_size`. Without that option a batch has one request, or
+    /// `M` goes to the actor's own handler for it, if [`handles`](Self::handles) was called before this.
     pub fn batched<M: Request>(mut self) -> Self
     where
         A: Handler<Batch<M>>,
@@ -315,7 +322,7 @@ impl<A: Actor<Context = ReplicaContext<A>>> Backend<A> {
             label: label.into(),
             make: Box::new(move |build| Box::new(make(build))),
             join,
-            shared: |name, refused| Box::new(Shared::<F::Outer>::new(name, refused)),
+            shared: |name, outside| Box::new(Shared::<F::Outer>::new(name, outside)),
         });
         self
     }

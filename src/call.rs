@@ -5,7 +5,7 @@ use std::{
     pin::{Pin, pin},
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
     },
     task::{Context, Poll, Waker, ready},
 };
@@ -169,7 +169,7 @@ enum Kind<R> {
 }
 
 trait Sink<R>: Send {
-    fn send(self: Box<Self>, result: Result<R, ServeError>);
+    fn send(self: Box<Self>, result: Result<R, ServeError>) -> bool;
     fn is_closed(&self) -> bool;
     fn poll_closed(&mut self, cx: &mut Context<'_>) -> Poll<()>;
     fn minds_deadline(&self) -> bool;
@@ -185,9 +185,9 @@ where
     T: Send + 'static,
     F: FnOnce(Result<R, ServeError>) -> Result<T, ServeError> + Send,
 {
-    fn send(self: Box<Self>, result: Result<R, ServeError>) {
+    fn send(self: Box<Self>, result: Result<R, ServeError>) -> bool {
         let Self { inner, map } = *self;
-        inner.send(guarded(|| map(result)).unwrap_or_else(|message| Err(ServeError::Panicked { message })));
+        inner.send(guarded(|| map(result)).unwrap_or_else(|message| Err(ServeError::Panicked { message })))
     }
     fn is_closed(&self) -> bool {
         self.inner.is_closed()
@@ -217,16 +217,20 @@ impl<R: Send + 'static> Reply<R> {
         Self(tx.map_or(Kind::Nobody, Kind::Unminded))
     }
 
-    /// Answers; nothing happens if the caller has left. Never panics, whatever user code the answer holds.
-    pub fn send(self, result: Result<R, ServeError>) {
+    /// Answers, unless the caller has left: then it is false. Never panics, whatever user code the answer holds.
+    pub fn send(self, result: Result<R, ServeError>) -> bool {
         match self.0 {
             Kind::Channel(tx) | Kind::Unminded(tx) => {
-                if let Err(left) = tx.send(result) {
-                    drop_guarded(left);
-                }
+                let sent = tx.send(result);
+                let arrived = sent.is_ok();
+                drop_guarded(sent);
+                arrived
             }
             Kind::Mapped(sink) => sink.send(result),
-            Kind::Nobody => drop_guarded(result),
+            Kind::Nobody => {
+                drop_guarded(result);
+                true
+            }
         }
     }
 
@@ -275,11 +279,16 @@ impl<R: Send + 'static> Reply<R> {
     }
 }
 
+/// When a caller is answered at the latest, and where it is counted that it had no answer by then.
+pub(crate) struct Deadline {
+    pub(crate) at: Instant,
+    pub(crate) missed: Arc<AtomicU64>,
+}
+
 /// The receiving end of a [`Reply`]. Dropping it tells the handler that its caller has left.
 pub struct Waiting<R> {
     rx: oneshot::Receiver<Result<R, ServeError>>,
-    /// When the caller is answered at the latest.
-    pub(crate) deadline: Option<Instant>,
+    pub(crate) deadline: Option<Deadline>,
     /// Sees the answer when the caller gets it; dropped with a caller that leaves first. Never panics.
     pub(crate) observer: Option<Observer<R>>,
 }
@@ -303,6 +312,19 @@ impl<R> Waiting<R> {
             observer(&result);
         }
         result
+    }
+
+    /// The caller leaves at its deadline. An answer that was faster is the answer; else this is counted, here
+    /// because a replica that hangs in a handler could not.
+    pub(crate) fn overdue(&mut self) -> Result<R, ServeError> {
+        self.rx.close();
+        if let Ok(result) = self.rx.try_recv() {
+            return self.observed(result);
+        }
+        if let Some(deadline) = &self.deadline {
+            deadline.missed.fetch_add(1, Ordering::Relaxed);
+        }
+        Err(ServeError::DeadlineExceeded)
     }
 }
 
@@ -335,6 +357,28 @@ pub struct Refusal<M: Request> {
     pub reply: Option<Reply<M::Response>>,
     /// Why it was not taken.
     pub why: ServeError,
+}
+
+impl<M: Request> Refusal<M> {
+    /// A call that brought its reply.
+    pub fn of(call: Call<M>, why: ServeError) -> Self {
+        Self { msg: call.msg, meta: call.meta, reply: Some(call.reply), why }
+    }
+}
+
+impl<M: Request> Call<M> {
+    /// When whoever has it must end it, because its caller does not leave at the deadline by itself.
+    pub(crate) fn ends_at(&self) -> Option<Instant> {
+        self.meta.deadline.filter(|_| !self.reply.minds_deadline())
+    }
+
+    /// Lets go of a call that never began and whose deadline has passed; true when that was its end, false when
+    /// its caller had left before.
+    pub(crate) fn expire(self) -> bool {
+        let ended = self.reply.send(Err(ServeError::DeadlineExceeded));
+        drop_guarded(self.msg);
+        ended
+    }
 }
 
 #[cfg(test)]

@@ -1,28 +1,14 @@
 //! `Endpoint`: a name's route, methods and traffic policy, as its user declares them.
 
-use serde::Serialize;
-
 use crate::{
     error::{Problem, ServeError},
     ids::BackendName,
     route::RoutePattern,
-    traffic::{ShadowRule, TrafficPolicy},
+    traffic::{Affinity, ShadowRule, TrafficPolicy},
 };
 
 /// HTTP methods an endpoint may answer to.
 pub const METHODS: [&str; 7] = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"];
-
-/// What stays the same for requests with the same shard key.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Affinity {
-    /// The backend; its replicas share the load as they do that of any request.
-    #[default]
-    Backend,
-    /// The backend and the replica, for replicas that keep something of a session in memory. A replica that is
-    /// full or away sends its keys to others; a change of `num_replicas` moves as few keys as it can.
-    Replica,
-}
 
 /// What an endpoint is made of: a traffic policy and, for HTTP, a route and methods.
 ///

@@ -51,6 +51,12 @@ pub enum ServeError {
         /// Largest body taken, in bytes.
         limit_bytes: usize,
     },
+    /// The rest of the request's body did not come.
+    #[error("no byte of the body came for {} s, the longest that is waited for here", .after.as_secs_f64())]
+    BodyTimeout {
+        /// Longest time without a byte.
+        after: Duration,
+    },
     /// The gate is full: more calls wait or run than the backend admits.
     #[error("backend {backend} is overloaded: {limit} calls run or wait, the most it admits")]
     Overloaded {
@@ -254,6 +260,7 @@ impl ServeError {
         match self {
             Self::BadRequest { .. } => "bad_request",
             Self::TooLarge { .. } => "too_large",
+            Self::BodyTimeout { .. } => "body_timeout",
             Self::Overloaded { .. } => "overloaded",
             Self::NoReplica { .. } => "no_replica",
             Self::DeadlineExceeded => "deadline_exceeded",

@@ -10,14 +10,17 @@ use std::{
     time::Duration,
 };
 
-use tokio::time::{Instant, Sleep, sleep_until};
+use tokio::time::Instant;
 
 use crate::{
-    call::{Answer, Call, Reply, Request, Waiting},
+    call::{Answer, Call, Refusal, Reply, Request, Waiting},
     error::ServeError,
     ids::EndpointName,
     meta::{Explain, Explanation, Meta, RequestId, ShardKey},
-    routing::{directory::Directory, endpoint::EndpointSlot},
+    routing::{
+        directory::{Alarm, Directory},
+        endpoint::EndpointSlot,
+    },
 };
 
 /// A typed sender to an endpoint: cheap to clone, usable from any thread and any async runtime.
@@ -51,6 +54,7 @@ struct CallOptions {
     timeout: Option<Duration>,
     deadline: Option<Instant>,
     request_id: Option<RequestId>,
+    meta: Option<Meta>,
 }
 
 impl<M> Clone for Handle<M> {
@@ -132,6 +136,44 @@ impl<M: Request> Handle<M> {
         self
     }
 
+    /// Calls are made on behalf of the request that `meta` belongs to: they have its id, trace and shard key,
+    /// and end at its deadline at the latest. Inside a handler this happens by itself; it is for work that a
+    /// handler gives to others, a bare `tokio::spawn` or a thread, and for the requests of a
+    /// [`Batch`](crate::Batch), of which each has its own. What is set beside it goes before it, and of several
+    /// deadlines the tightest holds.
+    ///
+    /// ```
+    /// use actix::{Actor, Handler, ResponseFuture};
+    /// use greenroom::{Handle, ReplicaContext, ServeError};
+    ///
+    /// #[derive(actix::Message)]
+    /// #[rtype(result = "Result<u64, ServeError>")]
+    /// struct Price(u64);
+    ///
+    /// struct Shop { tax: Handle<Price> }
+    /// impl Actor for Shop {
+    ///     type Context = ReplicaContext<Self>;
+    /// }
+    /// impl Handler<Price> for Shop {
+    ///     type Result = ResponseFuture<Result<u64, ServeError>>;
+    ///     fn handle(&mut self, Price(net): Price, ctx: &mut ReplicaContext<Self>) -> Self::Result {
+    ///         let mut tax = self.tax.options();
+    ///         if let Some(meta) = ctx.request_meta() {
+    ///             tax = tax.meta(meta);
+    ///         }
+    ///         Box::pin(async move {
+    ///             let tax = tokio::spawn(async move { tax.call(Price(net)).await });
+    ///             Ok(net + tax.await.map_err(|_| ServeError::NoAnswer)??)
+    ///         })
+    ///     }
+    /// }
+    /// ```
+    #[must_use]
+    pub fn meta(mut self, meta: Meta) -> Self {
+        self.options.meta = Some(meta);
+        self
+    }
+
     /// Sends `msg` now; the future is only its answer. Dropping the future tells the handler that its caller
     /// has left: what has not begun never will, what is asynchronous is dropped.
     ///
@@ -140,7 +182,7 @@ impl<M: Request> Handle<M> {
     /// # Errors
     /// The future's: the backend's own error, or what [`ServeError`] says of refusals, panics and deadlines.
     pub fn call(&self, msg: M) -> Calling<M::Response> {
-        match self.meta() {
+        match self.outgoing() {
             Ok(meta) => Calling::new(self.slot.call(msg, meta), &self.directory),
             Err(why) => Calling(State::Now(Some(Err(why)))),
         }
@@ -152,7 +194,7 @@ impl<M: Request> Handle<M> {
     /// Those of [`call`](Self::call), inside the pair: refused and failed calls are explained too.
     pub async fn call_explained(&self, msg: M) -> (Result<M::Response, ServeError>, Explanation) {
         let explain = Explain::default();
-        let answer = match self.meta() {
+        let answer = match self.outgoing() {
             Ok(meta) => {
                 let meta = Meta { explain: Some(explain.clone()), ..meta };
                 Calling::new(self.slot.call(msg, meta), &self.directory)
@@ -162,24 +204,37 @@ impl<M: Request> Handle<M> {
         (answer.await, explain.read())
     }
 
-    /// Sends `msg` and lets the handler run to its end although nobody waits for the answer.
+    /// Sends `msg` although nobody waits for the answer. Nobody can leave, so the handler runs to its end,
+    /// unless the call has a deadline (of its own, of the call being handled, or by the backend's
+    /// `request_timeout`): at that it ends like any other.
     ///
     /// # Errors
-    /// [`ServeError::ShuttingDown`]; other refusals have nobody to go to.
+    /// [`ServeError::ShuttingDown`]. That it was refused or lost for another reason, say by a backend that
+    /// admits no more, nobody is told; refusals are in the metrics.
     pub fn tell(&self, msg: M) -> Result<(), ServeError> {
-        let meta = self.meta()?;
+        let meta = self.outgoing()?;
         self.slot.deliver(Call { msg, meta, reply: Reply::nobody() });
         Ok(())
     }
 
-    fn meta(&self) -> Result<Meta, ServeError> {
+    /// What travels with a call made now.
+    fn outgoing(&self) -> Result<Meta, ServeError> {
+        let CallOptions { shard_key, timeout, deadline, request_id, meta: given } = &self.options;
         let current = Meta::current();
         // What runs may finish and call others; new work is refused.
-        if current.is_none() && self.directory.closing() {
+        if current.is_none() && given.is_none() && self.directory.closing() {
             return Err(ServeError::ShuttingDown);
         }
-        let mut meta = current.unwrap_or_default();
-        let CallOptions { shard_key, timeout, deadline, request_id } = &self.options;
+        let mut meta = match (given, current) {
+            (None, current) => current.unwrap_or_default(),
+            (Some(given), current) => {
+                let mut meta = given.for_copy();
+                if let Some(at) = current.and_then(|current| current.deadline) {
+                    meta.tighten(at);
+                }
+                meta
+            }
+        };
         if let Some(key) = shard_key {
             meta.shard_key = Some(key.clone());
         }
@@ -206,17 +261,24 @@ impl<R> Unpin for Calling<R> {}
 enum State<R> {
     Now(Option<Result<R, ServeError>>),
     Waiting(Waiting<R>),
-    Until(Waiting<R>, Pin<Box<Sleep>>),
+    Until(Waiting<R>, Alarm),
 }
 
 impl<R: Send + 'static> Calling<R> {
     pub(crate) fn new<M: Request<Response = R>>(answer: Answer<M>, directory: &Directory) -> Self {
         Self(match answer {
             Answer::Now(result) => State::Now(Some(result)),
+            // Its replicas have gone because everything goes.
+            Answer::Refused(Refusal { why: ServeError::NoReplica { .. }, .. }) if directory.closing() => {
+                State::Now(Some(Err(ServeError::ShuttingDown)))
+            }
             Answer::Refused(refusal) => State::Now(Some(Err(refusal.why))),
-            Answer::Waiting(waiting) => match waiting.deadline {
+            Answer::Waiting(waiting) => match &waiting.deadline {
                 None => State::Waiting(waiting),
-                Some(at) => State::Until(waiting, Box::pin(directory.timed(|| sleep_until(at)))),
+                Some(deadline) => {
+                    let alarm = directory.alarm(deadline.at);
+                    State::Until(waiting, alarm)
+                }
             },
         })
     }
@@ -235,13 +297,13 @@ impl<R> Future for Calling<R> {
             }
             State::Waiting(waiting) => Pin::new(waiting).poll(cx),
             State::Until(waiting, alarm) => {
-                if let Poll::Ready(result) = Pin::new(waiting).poll(cx) {
+                if let Poll::Ready(result) = Pin::new(&mut *waiting).poll(cx) {
                     return Poll::Ready(result);
                 }
-                ready!(alarm.as_mut().poll(cx));
+                let result = ready!(alarm.poll(cx)).and_then(|()| waiting.overdue());
                 // The caller leaves: an asynchronous handler is dropped now.
                 self.0 = State::Now(None);
-                Poll::Ready(Err(ServeError::DeadlineExceeded))
+                Poll::Ready(result)
             }
         }
     }

@@ -1,5 +1,7 @@
 //! `HttpCall`: an HTTP request as the message that backends behind a route take.
 
+mod shard_keys;
+
 use std::sync::Arc;
 
 use actix_web::http::{
@@ -9,6 +11,8 @@ use actix_web::http::{
 use bytes::Bytes;
 
 use crate::error::ServeError;
+
+pub use shard_keys::{SHARD_KEY_HEADER, ShardKeys};
 
 /// An HTTP request, its body read. Backends made with [`Backend::raw`](crate::Backend::raw) handle it as it is;
 /// those made with [`Backend::json`](crate::Backend::json) get their message decoded from it.

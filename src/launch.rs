@@ -3,8 +3,8 @@
 use std::{io::Write, path::Path, path::PathBuf};
 
 use greenroom::{
-    BackendConfig, BackendDecl, BackendName, Endpoint, EndpointDecl, EndpointName, Listen, Location, Problem,
-    Serve, ServeConfig, ServeError, ServeOptions, Source,
+    BackendConfig, BackendDecl, BackendName, EndSignals, Endpoint, EndpointDecl, EndpointName, Listen,
+    Location, Problem, Serve, ServeConfig, ServeError, ServeOptions, Source,
 };
 
 /// Why nothing is served, or no longer.
@@ -14,6 +14,8 @@ pub(crate) enum LaunchError {
     Unreadable { path: PathBuf, source: std::io::Error },
     #[error("{}: {source}", path.display())]
     Config { path: PathBuf, source: ServeError },
+    #[error("signals cannot be listened for: {0}")]
+    Signals(std::io::Error),
     #[error("{listener}: {source}")]
     Listen { listener: &'static str, source: ServeError },
     #[error("backend {name}: {source}")]
@@ -24,26 +26,34 @@ pub(crate) enum LaunchError {
     Serve(#[from] ServeError),
 }
 
-/// Serves what `file` declares until the process is told to end.
+/// Serves what `file` declares until the process is told to end, also while it is still starting.
 pub(crate) async fn run(file: &Path) -> Result<(), LaunchError> {
+    // First, so that no signal finds the process unprepared.
+    let mut signals = EndSignals::listen().map_err(LaunchError::Signals)?;
     let config = read(file)?;
     let serve = Serve::start(options(&config)).await?;
-    listen(&serve, &config).await?;
+    tokio::select! {
+        // What is still being made then goes with the rest.
+        biased;
+        () = signals.received() => {}
+        started = start(&serve, config) => {
+            started?;
+            tell("ready");
+            signals.received().await;
+        }
+    }
+    Ok(serve.shutdown().await?)
+}
+
+async fn start(serve: &Serve, config: ServeConfig) -> Result<(), LaunchError> {
+    listen(serve, &config).await?;
     for backend in config.backends {
-        create_backend(&serve, backend).await?;
+        create_backend(serve, backend).await?;
     }
     for endpoint in config.endpoints {
-        create_endpoint(&serve, endpoint).await?;
+        create_endpoint(serve, endpoint).await?;
     }
     serve.announce_ready();
-    let end = serve.run_until_signal();
-    tokio::pin!(end);
-    tokio::select! {
-        // First, so that whoever reads `ready` finds the process listening for signals.
-        biased;
-        ended = &mut end => ended?,
-        () = async { tell("ready") } => end.await?,
-    }
     Ok(())
 }
 
@@ -84,7 +94,13 @@ fn options(config: &ServeConfig) -> ServeOptions {
 async fn listen(serve: &Serve, config: &ServeConfig) -> Result<(), LaunchError> {
     let http = &config.http;
     if http.location != Location::NoServer {
-        let mut listen = Listen::on(&http.host, http.port).max_body_bytes(http.max_body_bytes);
+        let mut listen = Listen::on(&http.host, http.port)
+            .max_body_bytes(http.max_body_bytes)
+            .body_timeout(http.body_timeout)
+            .shard_keys(http.shard_key.clone());
+        if !http.explain {
+            listen = listen.without_explanations();
+        }
         if let Some(threads) = http.threads {
             listen = listen.threads(threads);
         }
@@ -124,8 +140,11 @@ async fn create_onnx(_: &Serve, _: &BackendName, _: &Path, _: BackendConfig) -> 
 }
 
 async fn create_endpoint(serve: &Serve, declared: EndpointDecl) -> Result<(), LaunchError> {
-    let EndpointDecl { name, route, methods, traffic } = declared;
-    let mut endpoint = Endpoint::split(traffic).methods(methods);
+    let EndpointDecl { name, route, methods, traffic, shadow, affinity } = declared;
+    let mut endpoint = Endpoint::split(traffic).methods(methods).affinity(affinity);
+    for rule in shadow {
+        endpoint = endpoint.shadow(rule);
+    }
     if let Some(route) = route {
         endpoint = endpoint.route(route.as_str());
     }

@@ -118,11 +118,11 @@ pub use config::{
     AdminConfig, BackendConfig, BackendDecl, BackendUpdate, ENDPOINT_METHODS, EndpointDecl, HttpConfig,
     Location, Placement, RestartPolicy, RestartUpdate, ServeConfig, Source, limits,
 };
-pub use endpoint::{Affinity, Endpoint};
+pub use endpoint::Endpoint;
 pub use error::{BoxError, Fault, Problem, ServeError};
 pub use handle::{Calling, Handle};
-pub use http::{CALL_METHOD_HEADER, Ingress, Listen, REQUEST_ID_HEADER, SHARD_KEY_HEADER};
-pub use http_call::{HttpAnswer, HttpCall};
+pub use http::{CALL_METHOD_HEADER, EXPLAIN_HEADER, Ingress, Listen, REQUEST_ID_HEADER};
+pub use http_call::{HttpAnswer, HttpCall, SHARD_KEY_HEADER, ShardKeys};
 pub use ids::{BackendName, EndpointName, NAME_BYTES_MAX, ReplicaId};
 pub use meta::{Explanation, ID_BYTES_MAX, Meta, RequestId, RoutingRule, ShardKey};
 pub use metrics::{comparison::Comparisons, shadow::ShadowCopies};
@@ -131,10 +131,11 @@ pub use onnx::{BatchAxis, Infer, Inferred, ONNX_JOINED_ROWS_MAX, ONNX_THREADS_MA
 pub use port::Port;
 pub use route::{ROUTE_BYTES_MAX, RouteParams, RoutePattern, RouteTable};
 pub use serve::{
-    BackendStatus, EndpointStatus, ReplicaStatus, SeenShare, Serve, ServeOptions, ShadowStatus, Status,
+    BackendStatus, EndSignals, EndpointStatus, ReplicaStatus, SeenShare, Serve, ServeOptions, ShadowStatus,
+    Status,
 };
 pub use tensor::{Datatype, TENSOR_ELEMENTS_MAX, TENSOR_RANK_MAX, Tensor, TensorData};
-pub use traffic::{COMPARE_SAMPLE_MAX, Compare, ShadowRule, TrafficPolicy, WEIGHT_SUM_TOLERANCE};
+pub use traffic::{Affinity, COMPARE_SAMPLE_MAX, Compare, ShadowRule, TrafficPolicy, WEIGHT_SUM_TOLERANCE};
 
 /// The code in the README compiles.
 #[cfg(doctest)]

@@ -2,6 +2,7 @@
 
 mod end;
 mod options;
+mod signals;
 mod status;
 mod system;
 
@@ -12,6 +13,7 @@ use std::{
 };
 
 use actix::{Addr, Handler, Message, dev::ToEnvelope};
+use tokio::sync::OnceCell;
 
 use crate::{
     actors::{
@@ -40,6 +42,7 @@ use crate::{
 };
 
 pub use options::ServeOptions;
+pub use signals::EndSignals;
 pub(crate) use status::ready;
 pub use status::{BackendStatus, EndpointStatus, ReplicaStatus, SeenShare, ShadowStatus, Status};
 
@@ -57,6 +60,8 @@ pub(crate) struct Inner {
     system: Mutex<Option<SystemThread>>,
     pub(crate) servers: Mutex<Vec<actix_web::dev::ServerHandle>>,
     options: ServeOptions,
+    /// How the shutdown went.
+    ended: OnceCell<Result<(), ServeError>>,
 }
 
 impl fmt::Debug for Serve {
@@ -71,6 +76,9 @@ impl Serve {
     ///
     /// # Errors
     /// [`ServeError::Internal`] when a thread cannot be started.
+    ///
+    /// # Panics
+    /// With [`ServeOptions::current_thread`], outside of a runtime that runs local tasks.
     pub async fn start(options: ServeOptions) -> Result<Self, ServeError> {
         let office = Arc::new(Office {
             fleet: Mutex::default(),
@@ -104,6 +112,7 @@ impl Serve {
             system: Mutex::new(system),
             servers: Mutex::default(),
             options,
+            ended: OnceCell::new(),
         })))
     }
 
@@ -153,7 +162,8 @@ impl Serve {
         fleet.backends.iter().map(|(name, entry)| (name.clone(), entry.config.clone())).collect()
     }
 
-    /// Drains a backend and forgets it; `force` does not wait for what still runs.
+    /// Drains a backend and forgets it, and answers when it is gone; `force` does not wait for what still runs,
+    /// also when the backend is being drained already. Asked again meanwhile, it answers at the same time.
     ///
     /// # Errors
     /// [`ServeError::InUse`] while an endpoint names it, or [`ServeError::UnknownBackend`].

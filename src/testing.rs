@@ -61,6 +61,9 @@ impl Stage {
     ///
     /// # Errors
     /// As [`Serve::start`].
+    ///
+    /// # Panics
+    /// Outside of a runtime that runs local tasks.
     pub async fn new() -> Result<Self, ServeError> {
         Ok(Self { serve: Serve::start(ServeOptions::default().current_thread()).await? })
     }

@@ -1,7 +1,7 @@
 //! A closed loop of HTTP clients on one thread, and the server process that they load.
 
 use std::{
-    io::{BufRead, BufReader},
+    io::{BufRead, BufReader, Read, Write},
     process::{Child, Command, Stdio},
     time::{Duration, Instant},
 };
@@ -48,6 +48,19 @@ impl Server {
             .find_map(|line| line.strip_prefix("Pss:")?.split_whitespace().next()?.parse().ok());
         pss.unwrap_or(f64::NAN) / 1024.0
     }
+
+    /// The sum of a counter over all its labels.
+    pub fn counter(&self, name: &str) -> f64 {
+        let mut stream = std::net::TcpStream::connect(("127.0.0.1", self.port)).expect("a connection");
+        stream
+            .write_all(b"GET /metrics HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n")
+            .expect("sent");
+        let mut text = String::new();
+        stream.read_to_string(&mut text).expect("the metrics");
+        let rows =
+            text.lines().filter_map(|line| line.strip_prefix(name)?.strip_prefix('{')?.split("} ").nth(1));
+        rows.filter_map(|value| value.parse::<f64>().ok()).sum()
+    }
 }
 
 impl Drop for Server {
@@ -66,8 +79,9 @@ pub struct Point {
     pub p99_us: f64,
 }
 
-/// A closed loop of `connections`, each with one request on its way.
-pub fn load(server: &Server, connections: usize, request: &[u8], seconds: f64) -> Point {
+/// A closed loop of `connections`, each with one request on its way; they take `requests` in turn, each from
+/// another one on.
+pub fn load(server: &Server, connections: usize, requests: &[Vec<u8>], seconds: f64) -> Point {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
     runtime.block_on(async {
         let mut streams = Vec::new();
@@ -82,8 +96,15 @@ pub fn load(server: &Server, connections: usize, request: &[u8], seconds: f64) -
             clippy::disallowed_methods,
             reason = "the clients have a multi-threaded runtime to themselves"
         )]
-        let tasks: Vec<_> =
-            streams.into_iter().map(|stream| tokio::spawn(client(stream, request.to_vec(), end))).collect();
+        let tasks: Vec<_> = streams
+            .into_iter()
+            .enumerate()
+            .map(|(i, stream)| {
+                let mut own = requests.to_vec();
+                own.rotate_left(i * requests.len() / connections);
+                tokio::spawn(client(stream, own, end))
+            })
+            .collect();
         let mut all = Vec::new();
         for task in tasks {
             all.extend(task.await.expect("a client"));
@@ -103,16 +124,16 @@ pub fn load(server: &Server, connections: usize, request: &[u8], seconds: f64) -
 }
 
 /// Latencies of one connection, in nanoseconds. Every answer has the length of the first.
-async fn client(mut stream: TcpStream, request: Vec<u8>, end: Instant) -> Vec<u32> {
+async fn client(mut stream: TcpStream, requests: Vec<Vec<u8>>, end: Instant) -> Vec<u32> {
     let mut took = Vec::new();
     let mut buffer = vec![0; 64 * 1024];
     let mut length = None;
-    loop {
+    for request in requests.iter().cycle() {
         let start = Instant::now();
         if start >= end && !took.is_empty() {
-            return took;
+            break;
         }
-        stream.write_all(&request).await.expect("sent");
+        stream.write_all(request).await.expect("sent");
         let mut got = 0;
         let mut head = Vec::new();
         while length.is_none_or(|length| got < length) {
@@ -126,6 +147,7 @@ async fn client(mut stream: TcpStream, request: Vec<u8>, end: Instant) -> Vec<u3
         }
         took.push(u32::try_from(start.elapsed().as_nanos()).unwrap_or(u32::MAX));
     }
+    took
 }
 
 fn answer_length(head: &[u8]) -> Option<usize> {
@@ -136,10 +158,10 @@ fn answer_length(head: &[u8]) -> Option<usize> {
     Some(end + 4 + body.and_then(|n| n.parse::<usize>().ok()).expect("a length"))
 }
 
-/// The bytes of a POST of `body`.
-pub fn request(body: &[u8]) -> Vec<u8> {
+/// The bytes of a POST of `body`; `headers` are whole lines, each with its end.
+pub fn request(path: &str, headers: &str, body: &[u8]) -> Vec<u8> {
     let mut request = format!(
-        "POST /echo HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n",
+        "POST {path} HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n{headers}content-length: {}\r\n\r\n",
         body.len()
     )
     .into_bytes();

@@ -5,7 +5,6 @@ use std::{
     collections::HashMap,
     rc::Rc,
     sync::Arc,
-    time::Duration,
 };
 
 use actix::{Actor, Handler};
@@ -26,7 +25,7 @@ use crate::{
     config::{BackendConfig, Placement},
     error::ServeError,
     ids::BackendName,
-    metrics::{cells::ReplicaCells, spread::Spread},
+    metrics::{cells::ReplicaCells, registry::Outside},
     port::Home,
     routing::{backend_port::ReplicaPorts, backend_routes::BackendRoutes},
 };
@@ -75,7 +74,7 @@ impl Drop for Unstarted {
 /// A backend whose actor type is erased: what the Controller keeps.
 pub(crate) trait Code: Send + Sync {
     /// The ports over all its replicas.
-    fn routes(&self, name: BackendName, refused: &Arc<Spread>) -> BackendRoutes;
+    fn routes(&self, name: BackendName, outside: &Outside) -> BackendRoutes;
     /// Whether it can do what the options ask.
     fn check(&self, config: &BackendConfig) -> Result<(), ServeError>;
     /// Where its replicas run unless the options say otherwise.
@@ -85,13 +84,13 @@ pub(crate) trait Code: Send + Sync {
 }
 
 impl<A: Actor<Context = ReplicaContext<A>>> Code for Backend<A> {
-    fn routes(&self, name: BackendName, refused: &Arc<Spread>) -> BackendRoutes {
+    fn routes(&self, name: BackendName, outside: &Outside) -> BackendRoutes {
         let mut seen = Vec::new();
         let mut ports = Vec::new();
         for spec in &self.specs {
             if !seen.contains(&spec.outer) {
                 seen.push(spec.outer);
-                ports.push((spec.shared)(name.clone(), Arc::clone(refused)));
+                ports.push((spec.shared)(name.clone(), outside.clone()));
             }
         }
         BackendRoutes::new(name, self.wanted_headers, self.model.clone(), ports, self.copiers.clone())
@@ -237,7 +236,7 @@ impl<A: Actor<Context = ReplicaContext<A>>> Build<'_, A> {
             self.backend.copies.get(&TypeId::of::<M>()).and_then(|copy| copy.downcast_ref::<CopyBatch<M>>());
         let bench = Arc::new(Bench {
             target: Arc::new(
-                LanePort::<A, Whole<Batch<M>>>::new(self.backend().clone(), Arc::clone(&self.lane)).ungated(),
+                LanePort::<A, Whole<M>>::new(self.backend().clone(), Arc::clone(&self.lane)).ungated(),
             ),
             home: Arc::clone(&self.order.home) as Arc<dyn Home>,
             settings: Arc::clone(&self.settings),
@@ -255,11 +254,7 @@ impl<A: Actor<Context = ReplicaContext<A>>> Build<'_, A> {
                 lane: parts_lane,
                 identity,
                 desk: Rc::new(Desk::new(cells, None)),
-                patience: Patience {
-                    failures_max: u32::MAX,
-                    window: Duration::ZERO,
-                    backoff: Duration::ZERO,
-                },
+                patience: Patience::ENDLESS,
                 on_event: Box::new(drop),
             };
             drop(tokio::task::spawn_local(ReplicaTask::new(parts).0));

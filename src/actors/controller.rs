@@ -95,8 +95,7 @@ impl Controller {
         }
         entry.publish();
         if entry.deleting && entry.replicas.is_empty() {
-            let outcome = entry.failure.take().map_or(Ok(()), Err);
-            entry.answer(&outcome);
+            entry.gone();
             fleet.backends.remove(name);
             self.office.models.remove(name);
             self.office.metrics.registry.forget_backend(name);
@@ -226,6 +225,8 @@ fn drain(name: &BackendName, entry: &mut BackendEntry, slot: u32, ctx: &mut Repl
     let timeout = entry.config.graceful_shutdown_timeout;
     let live = |r: &&mut ReplicaEntry| r.id.slot == slot && r.state != ReplicaState::Draining;
     let Some(replica) = entry.replicas.iter_mut().find(live) else { return };
+    // One that is not ready yet has nothing to finish, and may take long to be ready.
+    let timeout = if replica.state == ReplicaState::Starting { Duration::ZERO } else { timeout };
     replica.state = ReplicaState::Draining;
     replica.since = Instant::now();
     let (control, generation) = (Arc::clone(&replica.control), replica.id.generation);
@@ -298,9 +299,7 @@ impl Handler<DrainAll> for Controller {
             let mut fleet = self.office.fleet();
             for entry in fleet.backends.values_mut() {
                 let (tx, rx) = oneshot::channel();
-                entry.answer(&Err(ServeError::ShuttingDown));
-                entry.deleting = true;
-                entry.waiters.push(tx);
+                entry.delete(ServeError::ShuttingDown, tx);
                 waits.push(rx);
             }
             fleet.backends.keys().cloned().collect()

@@ -20,6 +20,7 @@ use tokio::{
 
 use crate::{
     actors::context::{Desk, Mark, ReplicaContext},
+    backend::Batch,
     call::{Permit, Reply, Request},
     error::ServeError,
     meta::Meta,
@@ -48,25 +49,13 @@ pub(crate) trait Form: 'static {
     const COUNTS: bool = true;
 }
 
-/// A batch as it is.
-pub(crate) struct Whole<M>(std::marker::PhantomData<M>);
-
-impl<M: Request> Form for Whole<M> {
-    type Outer = M;
-    type Inner = M;
-    fn open(outer: M) -> Result<M, ServeError> {
-        Ok(outer)
-    }
-    fn close(result: M::Response) -> Result<M::Response, ServeError> {
-        Ok(result)
-    }
-    const COUNTS: bool = false;
-}
-
 /// The message as it is.
-pub(crate) struct Plain<M>(std::marker::PhantomData<M>);
+pub(crate) struct Plain<M, const COUNTS: bool = true>(std::marker::PhantomData<M>);
 
-impl<M: Request> Form for Plain<M> {
+/// A batch as it is.
+pub(crate) type Whole<M> = Plain<Batch<M>, false>;
+
+impl<M: Request, const COUNTS: bool> Form for Plain<M, COUNTS> {
     type Outer = M;
     type Inner = M;
     fn open(outer: M) -> Result<M, ServeError> {
@@ -78,6 +67,7 @@ impl<M: Request> Form for Plain<M> {
     fn inner_reply(reply: Reply<M::Response>) -> Reply<M::Response> {
         reply
     }
+    const COUNTS: bool = COUNTS;
 }
 
 /// How far a call got when its handler returned: `S` is the answer outside, `R` the one inside.

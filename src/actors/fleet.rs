@@ -91,7 +91,10 @@ pub(crate) struct BackendEntry {
     pub(crate) last_error: Option<Box<str>>,
     /// Replacements that failed in a row.
     pub(crate) failed_replacements: u32,
+    /// Who waits for it to be made or changed.
     pub(crate) waiters: Vec<Waiter>,
+    /// Who waits for it to be gone.
+    pub(crate) deleters: Vec<Waiter>,
 }
 
 /// One replica as it is.
@@ -149,6 +152,16 @@ impl BackendEntry {
         self.replicas.iter_mut().find(|r| r.id.generation == generation)
     }
 
+    /// From now on it goes, and `deleter` is told when it is gone. Those who wait for something else of it get
+    /// `why`; those who deleted it before wait on.
+    pub(crate) fn delete(&mut self, why: ServeError, deleter: Waiter) {
+        if !self.deleting {
+            self.answer(&Err(why));
+        }
+        self.deleting = true;
+        self.deleters.push(deleter);
+    }
+
     /// Gives up the change that is under way, if any. A backend that was never whole goes altogether, and its
     /// creator is told then; one that was goes back to its options before.
     pub(crate) fn undo(&mut self, why: ServeError) -> bool {
@@ -180,6 +193,15 @@ impl BackendEntry {
         self.routes.set_timeout(self.config.request_timeout);
         let ports: Vec<_> = running.iter().map(|r| (r.id.clone(), Arc::clone(&r.ports))).collect();
         self.routes.publish(&ports);
+    }
+
+    /// It is gone: whoever failed to make it is told why, whoever deleted it that it is done.
+    pub(crate) fn gone(&mut self) {
+        let outcome = self.failure.take().map_or(Ok(()), Err);
+        self.answer(&outcome);
+        for deleter in self.deleters.drain(..) {
+            let _ = deleter.send(Ok(()));
+        }
     }
 
     /// Answers everybody who waits for the change that has just ended.

@@ -11,6 +11,7 @@ use std::{
 
 use actix::Actor;
 use futures_util::task::AtomicWaker;
+use tokio::time::Instant;
 
 use crate::{
     actors::context::ReplicaContext,
@@ -18,7 +19,7 @@ use crate::{
     config::BackendConfig,
     error::ServeError,
     guard::{drop_guarded, guarded},
-    metrics::clock::Tick,
+    metrics::{cells::ReplicaCells, clock::Tick},
     port::Home,
 };
 
@@ -33,6 +34,10 @@ pub(crate) trait Job<A: Actor>: Send {
     fn run(self: Box<Self>, actor: &mut A, ctx: &mut ReplicaContext<A>)
     where
         A: Actor<Context = ReplicaContext<A>>;
+    /// When it must be ended although it has not begun; none: its caller leaves by itself.
+    fn ends_at(&self) -> Option<Instant>;
+    /// Ends it at its deadline. Does not unwind.
+    fn expire(self: Box<Self>, cells: &ReplicaCells);
     /// It never began: gives it to a sibling, or answers `why`.
     fn turn_away(self: Box<Self>, home: Option<&dyn Home>, why: ServeError);
 }
@@ -64,12 +69,20 @@ struct Queue<A: Actor> {
     command: Option<Command>,
     open: bool,
     swept: Option<Tick>,
+    /// No job has to be ended before this; none: none has to be at all.
+    ends: Option<Instant>,
 }
 
 impl<A: Actor<Context = ReplicaContext<A>>> Lane<A> {
     pub(crate) fn new(gate: Arc<Gate>, concurrency: usize, home: Option<Arc<dyn Home>>) -> Self {
         Self {
-            queue: Mutex::new(Queue { jobs: VecDeque::new(), command: None, open: true, swept: None }),
+            queue: Mutex::new(Queue {
+                jobs: VecDeque::new(),
+                command: None,
+                open: true,
+                swept: None,
+                ends: None,
+            }),
             waiting: AtomicUsize::new(0),
             commanded: AtomicBool::new(false),
             waker: AtomicWaker::new(),
@@ -91,6 +104,9 @@ impl<A: Actor<Context = ReplicaContext<A>>> Lane<A> {
             let mut queue = self.lock();
             if !queue.open {
                 return Err(job);
+            }
+            if let Some(at) = job.ends_at() {
+                queue.ends = Some(queue.ends.map_or(at, |first| first.min(at)));
             }
             queue.jobs.push_back(job);
             self.waiting.store(queue.jobs.len(), Ordering::Release);
@@ -124,8 +140,28 @@ impl<A: Actor<Context = ReplicaContext<A>>> Lane<A> {
         }
         let mut queue = self.lock();
         let job = queue.jobs.pop_front();
+        if queue.jobs.is_empty() {
+            queue.ends = None;
+        }
         self.waiting.store(queue.jobs.len(), Ordering::Release);
         job
+    }
+
+    /// When one of the jobs that wait must be ended, at the earliest.
+    pub(crate) fn ends_at(&self) -> Option<Instant> {
+        if self.waiting() == 0 { None } else { self.lock().ends }
+    }
+
+    /// Takes out the jobs that must be ended by now.
+    pub(crate) fn overdue(&self) -> VecDeque<Box<dyn Job<A>>> {
+        let now = Instant::now();
+        let mut queue = self.lock();
+        let jobs = std::mem::take(&mut queue.jobs).into_iter();
+        let (gone, kept) = jobs.partition(|job| job.ends_at().is_some_and(|at| at <= now));
+        queue.jobs = kept;
+        queue.ends = queue.jobs.iter().filter_map(|job| job.ends_at()).min();
+        self.waiting.store(queue.jobs.len(), Ordering::Release);
+        gone
     }
 
     /// Jobs in the queue.
@@ -228,4 +264,10 @@ pub(crate) struct Patience {
     pub(crate) window: Duration,
     /// Pause after the first failure; doubled after each further one.
     pub(crate) backoff: Duration,
+}
+
+impl Patience {
+    /// Never gives up and never pauses: for our own actors, whose factories cannot fail.
+    pub(crate) const ENDLESS: Self =
+        Self { failures_max: u32::MAX, window: Duration::ZERO, backoff: Duration::ZERO };
 }

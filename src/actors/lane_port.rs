@@ -3,6 +3,7 @@
 use std::{any::TypeId, marker::PhantomData, sync::Arc, time::Duration};
 
 use actix::{Actor, Handler};
+use tokio::time::Instant;
 
 use crate::{
     actors::{
@@ -12,11 +13,11 @@ use crate::{
         register,
         replica::{Cell, Core},
     },
-    call::{Answer, Call, Permit, Refusal, Reply, Request},
+    call::{Answer, Call, Gate, Permit, Refusal, Reply, Request},
     error::ServeError,
     ids::BackendName,
     meta::{Meta, thread_token},
-    metrics::clock::Tick,
+    metrics::{cells::ReplicaCells, clock::Tick},
     port::{Home, Port},
 };
 
@@ -38,10 +39,6 @@ impl<A: Actor<Context = ReplicaContext<A>>, F> LanePort<A, F> {
     pub(crate) fn ungated(self) -> Self {
         Self { gated: false, ..self }
     }
-
-    fn overloaded(&self) -> ServeError {
-        ServeError::Overloaded { backend: self.backend.clone(), limit: self.lane.gate.limit() }
-    }
 }
 
 impl<A, F> LanePort<A, F>
@@ -53,7 +50,12 @@ where
     fn direct(&self, core: &Core<A>, cell: &mut Cell<A>, msg: F::Outer, meta: Meta) -> Answer<F::Outer> {
         let Some(actor) = cell.actor.as_mut() else { return self.queue(msg, meta) };
         if self.gated && !self.lane.gate.enter() {
-            return Answer::Refused(Refusal { msg, meta, reply: None, why: self.overloaded() });
+            return Answer::Refused(Refusal {
+                msg,
+                meta,
+                reply: None,
+                why: overloaded(&self.lane.gate, &self.backend),
+            });
         }
         let begun = Tick::now();
         if F::COUNTS {
@@ -87,9 +89,7 @@ where
     }
 
     fn queue(&self, msg: F::Outer, meta: Meta) -> Answer<F::Outer> {
-        let deadline = meta.deadline;
-        let (reply, mut waiting) = Reply::channel();
-        waiting.deadline = deadline;
+        let (reply, waiting) = Reply::channel();
         match self.deliver(Call { msg, meta, reply }, false) {
             Ok(()) => Answer::Waiting(waiting),
             Err(refusal) => Answer::Refused(Refusal { reply: None, ..refusal }),
@@ -103,22 +103,17 @@ where
     F: Form,
 {
     fn deliver(&self, call: Call<F::Outer>, admitted: bool) -> Result<(), Refusal<F::Outer>> {
-        let gate = &self.lane.gate;
-        let refuse = |call: Call<F::Outer>, why| {
-            Err(Refusal { msg: call.msg, meta: call.meta, reply: Some(call.reply), why })
-        };
-        let permit = match (self.gated, admitted) {
-            (false, _) => None,
-            (true, true) => Some(gate.permit_anyway()),
-            (true, false) => match gate.permit().or_else(|| self.lane.sweep().then(|| gate.permit())?) {
-                None => return refuse(call, self.overloaded()),
-                permit => permit,
-            },
+        let (call, permit) = if self.gated {
+            let sweep = || self.lane.sweep();
+            let (call, permit) = admit(&self.lane.gate, &self.backend, call, admitted, sweep)?;
+            (call, Some(permit))
+        } else {
+            (call, None)
         };
         let job = CallJob::<F> { call, permit, queued: Tick::now() };
         self.lane
             .push::<CallJob<F>>(Box::new(job))
-            .or_else(|job| refuse(job.call, ServeError::never_began(&self.backend)))
+            .map_err(|job| Refusal::of(job.call, ServeError::never_began(&self.backend)))
     }
 
     fn call(&self, msg: F::Outer, meta: Meta) -> Answer<F::Outer> {
@@ -147,6 +142,25 @@ where
     }
 }
 
+/// Lets a call in, unless it is one too many; a full gate is asked once more when `sweep` may have made room.
+pub(crate) fn admit<M: Request>(
+    gate: &Arc<Gate>,
+    backend: &BackendName,
+    call: Call<M>,
+    admitted: bool,
+    sweep: impl FnOnce() -> bool,
+) -> Result<(Call<M>, Permit), Refusal<M>> {
+    let permit = if admitted { Some(gate.permit_anyway()) } else { gate.permit() };
+    match permit.or_else(|| sweep().then(|| gate.permit())?) {
+        Some(permit) => Ok((call, permit)),
+        None => Err(Refusal::of(call, overloaded(gate, backend))),
+    }
+}
+
+fn overloaded(gate: &Gate, backend: &BackendName) -> ServeError {
+    ServeError::Overloaded { backend: backend.clone(), limit: gate.limit() }
+}
+
 /// A call waiting in a lane.
 struct CallJob<F: Form> {
     call: Call<F::Outer>,
@@ -164,10 +178,10 @@ where
     }
 
     fn run(self: Box<Self>, actor: &mut A, ctx: &mut ReplicaContext<A>) {
-        let Self { call: Call { msg, meta, reply }, permit, queued } = *self;
-        if meta.expired() {
-            return reply.send(Err(ServeError::DeadlineExceeded));
+        if self.call.meta.expired() {
+            return Job::<A>::expire(self, &ctx.desk.cells);
         }
+        let Self { call: Call { msg, meta, reply }, permit, queued } = *self;
         let begun = Tick::now();
         if F::COUNTS {
             ctx.desk.cells.queuing.latency(begun.since(queued));
@@ -178,7 +192,8 @@ where
         ctx.desk.end(F::COUNTS);
         match step {
             Step::Done(result) => {
-                if F::COUNTS {
+                // Who left at the deadline meanwhile has counted that.
+                if F::COUNTS && !reply.is_closed() {
                     ctx.desk.cells.answered(begun.elapsed(), result.is_err());
                 }
                 drop(permit);
@@ -189,6 +204,18 @@ where
                 let future = RequestFuture::new(going, reply, running, F::close).until(until);
                 ctx.desk.incoming.borrow_mut().push(Box::pin(future));
             }
+        }
+    }
+
+    fn ends_at(&self) -> Option<Instant> {
+        self.call.ends_at()
+    }
+
+    fn expire(self: Box<Self>, cells: &ReplicaCells) {
+        let Self { call, permit, .. } = *self;
+        drop(permit);
+        if call.expire() && F::COUNTS {
+            cells.expired.add(1);
         }
     }
 
@@ -205,7 +232,9 @@ pub(crate) fn turn_away<M: Request>(call: Call<M>, home: Option<&dyn Home>, why:
         .and_then(|home| home.port(TypeId::of::<M>()))
         .and_then(|port| port.downcast_ref::<Arc<dyn Port<M>>>());
     match sibling {
-        None => call.reply.send(Err(why)),
+        None => {
+            call.reply.send(Err(why));
+        }
         Some(port) => {
             if let Err(refusal) = port.deliver(call, true)
                 && let Some(reply) = refusal.reply

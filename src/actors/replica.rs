@@ -8,7 +8,7 @@ use std::{
 };
 
 use actix::{Actor, ActorState, Running, dev::Mailbox};
-use tokio::time::{Instant, Sleep, sleep};
+use tokio::time::{Instant, Sleep, sleep, sleep_until};
 
 use crate::{
     actors::{
@@ -74,6 +74,8 @@ pub(crate) struct Cell<A: Actor<Context = ReplicaContext<A>>> {
     phase: Phase,
     failures: VecDeque<Instant>,
     rebuilding: bool,
+    /// Set for the next deadline of a waiting call that nobody else keeps.
+    alarm: Option<Pin<Box<Sleep>>>,
     parts: Parts<A>,
 }
 
@@ -266,6 +268,21 @@ impl<A: Actor<Context = ReplicaContext<A>>> Cell<A> {
         }
         more |= begun == LANE_BUDGET && lane.waiting() > 0;
         ctx.poll_items(actor, cx) || more || (ctx.held() && ctx.waits.is_empty())
+    }
+
+    /// Ends waiting calls at the deadlines that nobody else keeps; the loop is woken for the next of them.
+    fn keep_deadlines(&mut self, cx: &mut Context<'_>, lane: &Lane<A>) {
+        while let Some(at) = lane.ends_at() {
+            let alarm = self.alarm.get_or_insert_with(|| Box::pin(sleep_until(at)));
+            if alarm.deadline() != at {
+                alarm.as_mut().reset(at);
+            }
+            if alarm.as_mut().poll(cx).is_pending() {
+                return;
+            }
+            lane.overdue().into_iter().for_each(|job| job.expire(&self.ctx.desk.cells));
+        }
+        self.alarm = None;
     }
 
     /// Follows the command in force; true when the phase changed.

@@ -1,6 +1,6 @@
 //! The Router: one actor a serving thread, for whoever sends messages rather than holds a handle.
 
-use std::{rc::Rc, sync::Arc, time::Duration};
+use std::{rc::Rc, sync::Arc};
 
 use actix::{
     Actor, Addr, Handler, Message,
@@ -74,12 +74,15 @@ impl<M: Request> MessageResponse<Router, Route<M>> for Routed<M> {
     fn handle(self, _: &mut ReplicaContext<Router>, tx: Option<OneshotSender<M::Result>>) {
         let reply = Reply::from_sender(tx);
         if self.directory.closing() {
-            return reply.send(Err(ServeError::ShuttingDown));
+            reply.send(Err(ServeError::ShuttingDown));
+            return;
         }
         let Route { endpoint, msg } = self.route;
         match self.directory.find(&endpoint) {
             Some(slot) => slot.deliver(Call { msg, meta: Meta::inherit(), reply }),
-            None => reply.send(Err(ServeError::UnknownEndpoint(endpoint))),
+            None => {
+                reply.send(Err(ServeError::UnknownEndpoint(endpoint)));
+            }
         }
     }
 }
@@ -100,7 +103,7 @@ pub(crate) fn supervise<A: Actor<Context = ReplicaContext<A>>>(
         lane: Arc::clone(&lane),
         identity: Arc::new(Identity::own(name, directory)),
         desk: Rc::new(Desk::new(cells, None)),
-        patience: Patience { failures_max: u32::MAX, window: Duration::ZERO, backoff: Duration::ZERO },
+        patience: Patience::ENDLESS,
         on_event: Box::new(drop),
     });
     drop(tokio::task::spawn_local(task));

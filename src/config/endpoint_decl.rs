@@ -1,13 +1,13 @@
 //! `EndpointDecl`: an endpoint as it is declared.
 
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 
 use super::{fields::Fields, item::Item, known::Known};
 use crate::{
     error::ServeError,
     ids::{BackendName, EndpointName},
     route::RoutePattern,
-    traffic::TrafficPolicy,
+    traffic::{Affinity, ShadowRule, TrafficPolicy},
 };
 
 /// The methods that an endpoint may take.
@@ -24,6 +24,16 @@ pub struct EndpointDecl {
     pub methods: Vec<String>,
     /// Which share of its requests each backend gets.
     pub traffic: TrafficPolicy,
+    /// Which backends get copies of its requests, and of how many.
+    #[serde(serialize_with = "shadow_map")]
+    pub shadow: Vec<ShadowRule>,
+    /// What stays the same for requests with the same shard key.
+    pub affinity: Affinity,
+}
+
+/// As a map from backends to rules, the form in which they are read.
+fn shadow_map<S: Serializer>(rules: &[ShadowRule], serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_map(rules.iter().map(|rule| (rule.backend(), rule)))
 }
 
 impl EndpointDecl {
@@ -42,13 +52,17 @@ impl EndpointDecl {
         });
         let methods = fields.read("methods", methods);
         let traffic = traffic(&mut fields, known);
+        let shadow = fields.nullable("shadow", |item| shadow(item, known, traffic.as_ref()));
+        let shadow = shadow.flatten().unwrap_or_default();
+        let affinities = [("backend", Affinity::Backend), ("replica", Affinity::Replica)];
+        let affinity = fields.read("affinity", |item| item.word(&affinities)).unwrap_or_default();
         fields.finish();
         let (name, traffic) = (name?, traffic?);
         let methods = methods.unwrap_or_else(|| {
             let onnx = traffic.iter().any(|(backend, _)| known.is_onnx(backend));
             vec![if onnx { "POST" } else { "GET" }.into()]
         });
-        Some(Self { name, route: route.flatten(), methods, traffic })
+        Some(Self { name, route: route.flatten(), methods, traffic, shadow, affinity })
     }
 }
 
@@ -77,6 +91,39 @@ fn method(text: &str) -> Result<String, ServeError> {
         ENDPOINT_METHODS.join(", ")
     );
     Err(ServeError::invalid("method", why))
+}
+
+/// The shadow rules: from each backend to a proportion, or to an object with a proportion.
+fn shadow(item: Item<'_>, known: &Known, traffic: Option<&TrafficPolicy>) -> Option<Vec<ShadowRule>> {
+    let entries = item.entries()?;
+    let rules = entries.into_iter().filter_map(|(name, item)| {
+        let backend = match BackendName::new(name) {
+            Ok(backend) => backend,
+            Err(error) => return item.refuse(error.to_string()),
+        };
+        known.find(&backend, &item);
+        if traffic.is_some_and(|traffic| traffic.serves_all(&backend)) {
+            item.problem(format!(
+                "backend {backend} serves all of the endpoint; it cannot be its shadow too"
+            ));
+        }
+        let rule = |item: Item<'_>| {
+            let proportion = item.clone().number()?;
+            let why = |error| match error {
+                ServeError::Invalid { why, .. } => why.into(),
+                other => other.to_string(),
+            };
+            ShadowRule::new(name, proportion).map_err(|error| item.problem(why(error))).ok()
+        };
+        if !item.is_map() {
+            return rule(item);
+        }
+        let mut fields = item.fields()?;
+        let rule = fields.required("proportion", rule);
+        fields.finish();
+        rule
+    });
+    Some(rules.collect())
 }
 
 /// The policy under `traffic`, or all to the one `backend`.

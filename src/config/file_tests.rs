@@ -6,7 +6,11 @@ use proptest::prelude::*;
 use serde_json::json;
 
 use super::{BackendConfig, HttpConfig, Location, Placement, ServeConfig, Source};
-use crate::error::ServeError;
+use crate::{
+    error::ServeError,
+    http_call::ShardKeys,
+    traffic::{Affinity, ShadowRule},
+};
 
 fn yaml(text: &str) -> Result<ServeConfig, ServeError> {
     ServeConfig::from_yaml(text, Path::new("/base"))
@@ -29,7 +33,9 @@ fn with(backend: &str, endpoint: &str) -> String {
 }
 
 const WHOLE: &str = r#"
-http: { location: EveryNode, host: "::", port: 0, threads: 2, max_body_bytes: 1024 }
+http:
+  { location: EveryNode, host: "::", port: 0, threads: 2, max_body_bytes: 1024, explain: false, body_timeout_s: 0.5,
+    shard_key: { headers: [X-User, x-device], cookie: sid } }
 admin: { host: localhost, port: 9000 }
 backends:
   - name: digits
@@ -49,9 +55,9 @@ backends:
   - { name: own, registered: builtin, request_timeout_s: ~, max_batch_size: null }
   - { name: far, onnx: /abs/far.onnx }
 endpoints:
-  - { name: digits, route: /digits, traffic: { digits: 0.75, own: 0.25 } }
+  - { name: digits, route: /digits, traffic: { digits: 0.75, own: 0.25 }, shadow: { far: 0.1 }, affinity: replica }
   - { name: own, route: "/own/{id}", methods: [get, Put, get], backend: own }
-  - { name: inner, backend: own }
+  - { name: inner, backend: own, shadow: { digits: { proportion: 0.5 }, far: 1 } }
 "#;
 
 #[test]
@@ -63,8 +69,11 @@ fn a_whole_file_is_read() {
         host: "::".into(),
         port: 0,
         max_body_bytes: 1024,
+        body_timeout: Duration::from_millis(500),
         ..http
     };
+    let shard_key = ShardKeys::default().header("X-User").unwrap().header("X-Device").unwrap();
+    let http = HttpConfig { shard_key: shard_key.cookie("sid").unwrap(), explain: false, ..http };
     assert_eq!(config.http, http);
     assert_eq!((config.admin.host.as_str(), config.admin.port), ("localhost", 9000));
 
@@ -99,6 +108,33 @@ fn a_whole_file_is_read() {
         serde_json::to_value(&config.endpoints[0].traffic).unwrap(),
         json!({"digits": 0.75, "own": 0.25})
     );
+    assert_eq!(config.endpoints[0].affinity, Affinity::Replica);
+    let shadow = |endpoint: usize| &config.endpoints[endpoint].shadow[..];
+    assert_eq!(shadow(0), [ShadowRule::new("far", 0.1).unwrap()]);
+    assert_eq!(shadow(2), [ShadowRule::new("digits", 0.5).unwrap(), ShadowRule::new("far", 1.0).unwrap()]);
+}
+
+#[test]
+fn each_wrong_shadow_rule_is_told_with_its_place() {
+    for (rules, told) in [
+        ("{b: 1}", "shadow.b (line 10, column 17): there is no backend b; declared here: a, own"),
+        (
+            "{a: 1.5}",
+            "shadow.a (line 10, column 17): a proportion of 1.5 was given; allowed: a number from 0 to 1",
+        ),
+        ("{a: {proportion: -1}}", "shadow.a.proportion (line 10, column 30): a proportion of -1 was given"),
+        ("{a: {}}", "shadow.a (line 10, column 17): proportion is missing"),
+        ("{a: {proportion: 1, x: 1}}", "shadow.a.x (line 10, column 33): unknown key"),
+        ("{own: 1}", "shadow.own (line 10, column 19): backend own serves all of the endpoint"),
+        ("[a]", "shadow (line 10, column 13): a list was given; allowed: a map"),
+    ] {
+        let text = format!(
+            "backends:\n  - name: a\n    registered: a\n  - name: own\n    registered: own\nendpoints:\n  - name: e\n\
+             \x20   backend: own\n    # Copies go elsewhere.\n    shadow: {rules}\n"
+        );
+        let found = problems(&text);
+        assert!(found.len() == 1 && found[0].contains(told), "{rules}: {found:?}");
+    }
 }
 
 #[test]
@@ -192,9 +228,14 @@ fn each_wrong_part_of_an_endpoint_is_told_with_its_place() {
         ("methods: GET\n    backend: a", "the text \"GET\" was given; allowed: a list"),
         ("backend: a\n    traffic: {a: 1}", "traffic and backend were both given"),
         (
-            "backend: a\n    shadow: {a: 1}",
-            "shadow (line 8, column 5): unknown key; allowed: name, route, methods",
+            "backend: a\n    splits: {a: 1}",
+            "splits (line 8, column 5): unknown key; allowed: name, route, methods",
         ),
+        (
+            "backend: a\n    shadow: {a: 1}",
+            "shadow.a (line 8, column 17): backend a serves all of the endpoint",
+        ),
+        ("backend: a\n    affinity: thread", "the text \"thread\" was given; allowed: backend or replica"),
     ];
     for (lines, told) in cases {
         let found = problems(&with("num_replicas: 1", lines));
@@ -216,6 +257,7 @@ fn each_wrong_listener_is_told_with_its_place() {
         ("http: {port: 65536}", "allowed: a whole number from 0 to 65535"),
         ("http: {threads: 0}", "allowed: a whole number from 1 to 1024"),
         ("http: {max_body_bytes: 0}", "allowed: a whole number from 1 to 1073741824"),
+        ("http: {body_timeout_s: 0}", "allowed: a number of seconds, more than 0 and at most 3600"),
         ("http: {tls: {}}", "http.tls (line 1, column 8): unknown key"),
         (
             "admin: {host: 0.0.0.0}",

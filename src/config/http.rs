@@ -1,17 +1,20 @@
 //! `HttpConfig`: where requests come in.
 
-use std::{net::IpAddr, num::NonZeroUsize};
+use std::{net::IpAddr, num::NonZeroUsize, time::Duration};
 
 use serde::Serialize;
 
-use super::item::Item;
-use crate::error::ServeError;
+use super::{check::seconds, item::Item};
+use crate::{error::ServeError, http_call::ShardKeys};
 
 /// Most threads that serve requests.
 const THREADS_MAX: usize = 1024;
 
 /// Largest request body that can be allowed, in bytes.
 const BODY_BYTES_MAX: i64 = 1 << 30;
+
+/// Longest time without a byte of a body that can be allowed.
+const BODY_TIMEOUT_MAX: Duration = Duration::from_secs(3600);
 
 /// Where requests come in.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -26,6 +29,14 @@ pub struct HttpConfig {
     pub threads: Option<NonZeroUsize>,
     /// Largest request body taken, in bytes; 16 MiB, at most 1 GiB. A request in progress may hold this much.
     pub max_body_bytes: usize,
+    /// Where requests carry their shard key, beside `X-SERVE-SHARD-KEY`: `headers` and a `cookie`; nowhere.
+    pub shard_key: ShardKeys,
+    /// Whether a request with the header `X-Serve-Explain` is told which backend and replica served it; true.
+    pub explain: bool,
+    /// Longest time without a byte of a body that is not whole yet, `body_timeout_s`; 30 s, more than 0 and at
+    /// most an hour. Then the request is answered with 408 and its connection closes.
+    #[serde(rename = "body_timeout_s", serialize_with = "seconds")]
+    pub body_timeout: Duration,
 }
 
 /// Which nodes listen for requests.
@@ -48,6 +59,9 @@ impl Default for HttpConfig {
             port: 8000,
             threads: None,
             max_body_bytes: 16 << 20,
+            shard_key: ShardKeys::default(),
+            explain: true,
+            body_timeout: Duration::from_secs(30),
         }
     }
 }
@@ -69,10 +83,30 @@ impl HttpConfig {
             max_body_bytes: fields
                 .read("max_body_bytes", |item| item.whole(1, BODY_BYTES_MAX))
                 .unwrap_or(default.max_body_bytes),
+            shard_key: fields.nullable("shard_key", shard_keys).flatten().unwrap_or_default(),
+            explain: fields.read("explain", Item::bool).unwrap_or(default.explain),
+            body_timeout: fields
+                .read("body_timeout_s", |item| item.timeout(BODY_TIMEOUT_MAX))
+                .unwrap_or(default.body_timeout),
         };
         fields.finish();
         Some(config)
     }
+}
+
+/// The headers and the cookie that may carry a shard key.
+fn shard_keys(item: Item<'_>) -> Option<ShardKeys> {
+    let mut fields = item.fields()?;
+    let mut keys = ShardKeys::default();
+    let headers = fields.nullable("headers", Item::items).flatten().unwrap_or_default();
+    for header in headers {
+        keys = header.parsed(|name| keys.clone().header(name)).unwrap_or(keys);
+    }
+    if let Some(cookie) = fields.nullable("cookie", |item| item.parsed(|name| keys.clone().cookie(name))) {
+        keys = cookie.unwrap_or(keys);
+    }
+    fields.finish();
+    Some(keys)
 }
 
 /// A port; 0 stands for any free one.

@@ -36,6 +36,10 @@ impl<'a> Item<'a> {
         self.node.value == Value::Null
     }
 
+    pub(crate) fn is_map(&self) -> bool {
+        matches!(self.node.value, Value::Map(_))
+    }
+
     /// A map, to be taken apart.
     pub(crate) fn fields(self) -> Option<Fields<'a>> {
         let Value::Map(map) = &self.node.value else { return self.wrong("a map") };

@@ -4,29 +4,26 @@ use std::{cell::RefCell, collections::HashMap, future::Future, sync::Arc};
 
 use actix_web::{
     HttpRequest, HttpResponse,
-    error::PayloadError,
     http::{
         ConnectionType, Method, StatusCode,
-        header::{self, HeaderMap, HeaderName},
+        header::{HeaderMap, HeaderName},
     },
 };
-use bytes::{Bytes, BytesMut};
-use futures_util::{Stream, StreamExt};
+use bytes::Bytes;
 
 use crate::{
     actors::controller::Office,
     error::ServeError,
     http::{
-        ingress::{CALL_METHOD_HEADER, SHARD_KEY_HEADER},
+        ingress::CALL_METHOD_HEADER,
         request_id::{request_id, tell},
     },
-    http_call::{HttpAnswer, HttpCall, WantedHeaders},
+    http_call::{HttpAnswer, HttpCall, ShardKeys, WantedHeaders},
     meta::{Meta, RequestId, ShardKey},
     metrics::{in_flight::Underway, registry::HttpKey, spread::Spread},
 };
 
 // As names, so that look-ups need not parse them.
-static SHARD_KEY: HeaderName = HeaderName::from_static(SHARD_KEY_HEADER);
 static CALL_METHOD: HeaderName = HeaderName::from_static(CALL_METHOD_HEADER);
 static TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 
@@ -88,10 +85,10 @@ pub(crate) fn json_length() -> HeaderName {
 }
 
 /// What travels with the call of a request.
-pub(crate) fn meta(headers: &HeaderMap, request_id: RequestId) -> Meta {
+pub(crate) fn meta(headers: &HeaderMap, request_id: RequestId, keys: &ShardKeys) -> Meta {
     Meta {
         trace: text(headers, &TRACEPARENT).filter(|t| t.len() <= crate::meta::ID_BYTES_MAX).map(Into::into),
-        shard_key: text(headers, &SHARD_KEY).map(ShardKey::new),
+        shard_key: keys.find(headers).map(ShardKey::new),
         ..Meta::of(request_id)
     }
 }
@@ -107,46 +104,6 @@ pub(crate) fn response(answer: HttpAnswer) -> HttpResponse {
         response.append_header(header);
     }
     response.body(answer.body)
-}
-
-/// The whole body, or a refusal as soon as it is known to be too large.
-pub(crate) async fn read_body(
-    headers: &HeaderMap,
-    payload: impl Stream<Item = Result<Bytes, PayloadError>> + Unpin,
-    limit_bytes: usize,
-) -> Result<Bytes, ServeError> {
-    let declared = headers.get(header::CONTENT_LENGTH).and_then(|v| v.to_str().ok()?.parse::<usize>().ok());
-    if declared.is_some_and(|bytes| bytes > limit_bytes) {
-        return Err(ServeError::TooLarge { limit_bytes });
-    }
-    collect(payload, declared, limit_bytes).await
-}
-
-async fn collect<E: std::fmt::Display>(
-    mut chunks: impl Stream<Item = Result<Bytes, E>> + Unpin,
-    declared: Option<usize>,
-    limit_bytes: usize,
-) -> Result<Bytes, ServeError> {
-    let broken = |e: E| ServeError::bad_request(format!("the body could not be read: {e}"));
-    // Most bodies come in one piece, which is then not copied.
-    let Some(first) = chunks.next().await else { return Ok(Bytes::new()) };
-    let first = first.map_err(broken)?;
-    if first.len() > limit_bytes {
-        return Err(ServeError::TooLarge { limit_bytes });
-    }
-    if declared == Some(first.len()) {
-        return Ok(first);
-    }
-    let mut whole = BytesMut::with_capacity(declared.unwrap_or(2 * first.len()));
-    whole.extend_from_slice(&first);
-    while let Some(chunk) = chunks.next().await {
-        let chunk = chunk.map_err(broken)?;
-        if whole.len() + chunk.len() > limit_bytes {
-            return Err(ServeError::TooLarge { limit_bytes });
-        }
-        whole.extend_from_slice(&chunk);
-    }
-    Ok(whole.freeze())
 }
 
 /// What every response of one worker thread passes on its way out: it is counted, and while the service shuts

@@ -10,11 +10,13 @@ use crate::{
     error::ServeError,
     handle::Calling,
     http::{
+        body::{self, BodyLimits},
         exchange::{self, Exit, Failure, identified},
+        explain,
         problem::{self, Reader},
         service,
     },
-    http_call::HttpCall,
+    http_call::{HttpCall, ShardKeys},
     meta::RequestId,
     oip::{ModelMetadata, ServerMetadata},
     routing::backend_routes::BackendRoutes,
@@ -47,9 +49,14 @@ const ROUTES: [(&str, Ask); 9] = [
 ];
 
 /// Adds the `/v2` routes.
-pub(crate) fn configure(config: &mut web::ServiceConfig, office: &Arc<Office>, body_bytes_max: usize) {
+pub(crate) fn configure(
+    config: &mut web::ServiceConfig,
+    office: &Arc<Office>,
+    body: BodyLimits,
+    explains: bool,
+) {
     let exit = Exit::new(Arc::clone(office));
-    let site = Rc::new(Site { office: Arc::clone(office), exit, body_bytes_max });
+    let site = Rc::new(Site { office: Arc::clone(office), exit, explains, body });
     for (path, ask) in ROUTES {
         let (site, label) = (Rc::clone(&site), Arc::<str>::from(path));
         let handler = move |request: HttpRequest, payload: web::Payload| {
@@ -69,7 +76,8 @@ pub(crate) fn configure(config: &mut web::ServiceConfig, office: &Arc<Office>, b
 struct Site {
     office: Arc<Office>,
     exit: Exit,
-    body_bytes_max: usize,
+    explains: bool,
+    body: BodyLimits,
 }
 
 impl Site {
@@ -130,18 +138,22 @@ impl Site {
     async fn infer(
         &self,
         request: &HttpRequest,
-        payload: web::Payload,
+        mut payload: web::Payload,
         id: RequestId,
     ) -> Result<HttpResponse, Failure> {
         // First, as a body left unread costs the caller its connection.
-        let body = exchange::read_body(request.headers(), payload, self.body_bytes_max).await;
-        let body = body.map_err(failed)?;
+        let body = match body::read(request.headers(), &mut payload, self.body).await {
+            Ok(body) => body,
+            Err(error) => return Err(body::left_unread(failed(error), payload)),
+        };
         let (model, _) = self.model(request)?;
         let port = model.port_of::<HttpCall>().map_err(failed)?;
         let call = exchange::call(request, Vec::new(), model.wanted_headers, body);
-        let meta = exchange::meta(request.headers(), id);
-        let answer = Calling::new(port.call(call, meta), &self.office.directory).await.map_err(failed)?;
-        Ok(exchange::response(answer))
+        let mut meta = exchange::meta(request.headers(), id, &ShardKeys::default());
+        let explain = if self.explains { explain::asked(request.headers()) } else { None };
+        meta.explain.clone_from(&explain);
+        let answer = Calling::new(port.call(call, meta), &self.office.directory).await;
+        explain::told(answer.map(exchange::response), explain, Reader::Inference)
     }
 }
 
@@ -177,5 +189,5 @@ fn unready(detail: String) -> Failure {
 }
 
 fn refused(status: StatusCode, code: &'static str, detail: String) -> Failure {
-    Box::new(move |id| problem::document(Reader::Inference, status, code, &detail, id, &[]))
+    Box::new(move |id| problem::plain(Reader::Inference, status, code, &detail, id))
 }

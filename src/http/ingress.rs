@@ -1,6 +1,6 @@
 //! The ingress: requests on the live routes of a Serve, inside any actix-web app.
 
-use std::{rc::Rc, sync::Arc};
+use std::{rc::Rc, sync::Arc, time::Duration};
 
 use actix_web::{
     HttpRequest, HttpResponse,
@@ -16,40 +16,46 @@ use crate::{
     error::ServeError,
     handle::Calling,
     http::{
+        body::{self, BodyLimits},
         exchange::{self, Exit, Failure, identified},
-        inference,
+        explain, inference,
         problem::{self, Reader},
         service,
     },
-    http_call::WantedHeaders,
+    http_call::{ShardKeys, WantedHeaders},
     meta::RequestId,
     route::is_reserved,
     routing::routes::RouteEntry,
     serve::Serve,
 };
 
-/// Header that names the session or user to be kept on one backend.
-pub const SHARD_KEY_HEADER: &str = "x-serve-shard-key";
 /// Header that names which of a backend's messages is meant.
 pub const CALL_METHOD_HEADER: &str = "x-serve-call-method";
-
-/// Largest body taken unless told otherwise: 16 MiB.
-const BODY_BYTES_MAX: usize = 16 * 1024 * 1024;
 
 /// How the routes of a Serve appear in an actix-web app.
 #[derive(Clone, Debug)]
 #[must_use]
 pub struct Ingress {
     prefix: Box<str>,
-    body_bytes_max: usize,
+    body: BodyLimits,
     service_routes: bool,
     lend_workers: bool,
+    shard_keys: ShardKeys,
+    explains: bool,
 }
 
 impl Default for Ingress {
-    /// At the root, bodies up to 16 MiB, without `/-/...` and `/metrics`, workers not lent.
+    /// At the root, bodies up to 16 MiB that stall for 30 s at most, without `/-/...` and `/metrics`, workers
+    /// not lent; shard keys in `X-SERVE-SHARD-KEY` alone; requests that ask are told which way they went.
     fn default() -> Self {
-        Self { prefix: "".into(), body_bytes_max: BODY_BYTES_MAX, service_routes: false, lend_workers: false }
+        Self {
+            prefix: "".into(),
+            body: BodyLimits::default(),
+            service_routes: false,
+            lend_workers: false,
+            shard_keys: ShardKeys::default(),
+            explains: true,
+        }
     }
 }
 
@@ -63,13 +69,32 @@ impl Ingress {
 
     /// Largest body taken, in bytes.
     pub fn max_body_bytes(mut self, bytes: usize) -> Self {
-        self.body_bytes_max = bytes;
+        self.body.bytes = bytes;
+        self
+    }
+
+    /// Longest time without a byte of a body that is not whole yet; then the request is answered with 408, code
+    /// `body_timeout`, and its connection closes. A body that is there at once costs no timer.
+    pub fn body_timeout(mut self, idle: Duration) -> Self {
+        self.body.idle = idle;
         self
     }
 
     /// Also answers `/-/routes`, `/-/healthz`, `/-/readyz`, `/metrics` and, for ONNX backends, `/v2/...`.
     pub fn service_routes(mut self) -> Self {
         self.service_routes = true;
+        self
+    }
+
+    /// Where requests carry their shard key.
+    pub fn shard_keys(mut self, keys: ShardKeys) -> Self {
+        self.shard_keys = keys;
+        self
+    }
+
+    /// Requests with the header `X-Serve-Explain` are not told which backend and replica served them.
+    pub fn without_explanations(mut self) -> Self {
+        self.explains = false;
         self
     }
 
@@ -102,14 +127,16 @@ impl Serve {
                 exit: Exit::new(Arc::clone(&office)),
                 office: Arc::clone(&office),
                 prefix: ingress.prefix,
-                body_bytes_max: ingress.body_bytes_max,
+                body: ingress.body,
                 leaves_reserved: ingress.service_routes,
+                shard_keys: ingress.shard_keys,
+                explains: ingress.explains,
             });
             // First: the app tries its services in order, and those below are matched by slower means.
             config.service(Mounted(site));
             if ingress.service_routes {
                 service::configure(config, &office);
-                inference::configure(config, &office, ingress.body_bytes_max);
+                inference::configure(config, &office, ingress.body, ingress.explains);
             }
         }
     }
@@ -139,9 +166,11 @@ impl HttpServiceFactory for Mounted {
 struct Site {
     office: Arc<Office>,
     prefix: Box<str>,
-    body_bytes_max: usize,
+    body: BodyLimits,
     /// Paths of the service's own routes go on to those, whatever pattern an endpoint has.
     leaves_reserved: bool,
+    shard_keys: ShardKeys,
+    explains: bool,
     exit: Exit,
 }
 
@@ -183,15 +212,19 @@ impl Site {
         entry: &RouteEntry,
         params: Vec<(Arc<str>, String)>,
         request: &HttpRequest,
-        payload: Payload,
+        mut payload: Payload,
         id: RequestId,
     ) -> Result<HttpResponse, Failure> {
         if !entry.allows(request.method().as_str()) {
             return Err(problem::not_allowed(Reader::Any, request.method(), &entry.allowed()));
         }
-        let body =
-            exchange::read_body(request.headers(), payload, self.body_bytes_max).await.map_err(failed)?;
-        let meta = exchange::meta(request.headers(), id);
+        let body = match body::read(request.headers(), &mut payload, self.body).await {
+            Ok(body) => body,
+            Err(error) => return Err(body::left_unread(failed(error), payload)),
+        };
+        let mut meta = exchange::meta(request.headers(), id, &self.shard_keys);
+        let explain = if self.explains { explain::asked(request.headers()) } else { None };
+        meta.explain.clone_from(&explain);
         let directory = &self.office.directory;
         let answer = {
             // One meaning for both: the headers that are copied and where the call goes.
@@ -200,13 +233,12 @@ impl Site {
             let call = exchange::call(request, params, wanted, body);
             Calling::new(entry.slot.call_as(meaning, call, meta), directory)
         };
-        let answer = answer.await;
-        let answer = answer.map_err(|error| match error {
+        let answer = answer.await.map_err(|error| match error {
             // Its replicas have gone because everything goes.
-            ServeError::NoReplica { .. } if directory.closing() => failed(ServeError::ShuttingDown),
-            error => failed(error),
-        })?;
-        Ok(exchange::response(answer))
+            ServeError::NoReplica { .. } if directory.closing() => ServeError::ShuttingDown,
+            error => error,
+        });
+        explain::told(answer.map(exchange::response), explain, Reader::Any)
     }
 }
 

@@ -62,7 +62,7 @@ fn refuse_non_finite<M: DeserializeOwned>(pairs: &[(String, String)]) -> Result<
     Ok(())
 }
 
-/// GET, HEAD and DELETE carry their message in the query, the others in the body; route parameters join in.
+/// See [`Backend::json`] for what is read where.
 fn decode<M: DeserializeOwned>(call: &HttpCall) -> Result<M, ServeError> {
     if matches!(call.method, Method::GET | Method::HEAD | Method::DELETE) && call.body.is_empty() {
         let mut pairs: Vec<(String, String)> = serde_urlencoded::from_str(call.query())
@@ -189,6 +189,10 @@ fn method_name<M>() -> String {
 impl<A: Actor<Context = ReplicaContext<A>>> Backend<A> {
     /// It takes `M` through handles and as JSON over HTTP. Of several such messages the header
     /// `X-SERVE-CALL-METHOD` names one by its type in snake case; without it the first is meant.
+    ///
+    /// The message of a GET, HEAD or DELETE without a body is read from the query, `?a=1&b=2`, that of all others
+    /// from the body, as JSON. Where the route has parameters, `/items/{id}`, they join in as fields of the
+    /// message.
     ///
     /// JSON has no NaN and no infinity: a message that has one where a number is wanted, be it in the query or
     /// in a route parameter, is refused with 400. In an answer, serde writes such a float as `null`.

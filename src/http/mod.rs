@@ -1,6 +1,8 @@
 //! The HTTP side: ingress on the live routes, JSON and raw forms, the server, errors as problem documents.
 
+mod body;
 mod exchange;
+mod explain;
 mod inference;
 #[cfg(feature = "onnx")]
 mod inference_form;
@@ -11,6 +13,7 @@ mod request_id;
 mod server;
 mod service;
 
-pub use ingress::{CALL_METHOD_HEADER, Ingress, SHARD_KEY_HEADER};
+pub use explain::EXPLAIN_HEADER;
+pub use ingress::{CALL_METHOD_HEADER, Ingress};
 pub use request_id::REQUEST_ID_HEADER;
 pub use server::Listen;

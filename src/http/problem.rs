@@ -3,11 +3,11 @@
 use actix_web::{
     HttpResponse, ResponseError,
     http::{
-        Method, StatusCode,
+        ConnectionType, Method, StatusCode,
         header::{self, HeaderValue},
     },
 };
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 
 use crate::{error::ServeError, http::exchange::Failure};
 
@@ -19,7 +19,8 @@ struct Problem<'a> {
     #[serde(rename = "type")]
     kind: &'static str,
     title: &'static str,
-    status: u16,
+    #[serde(serialize_with = "number")]
+    status: StatusCode,
     code: &'a str,
     detail: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -29,6 +30,11 @@ struct Problem<'a> {
     /// The detail again, for clients of the Open Inference Protocol.
     #[serde(skip_serializing_if = "Option::is_none")]
     error: Option<&'a str>,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks for a reference")]
+fn number<S: Serializer>(status: &StatusCode, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_u16(status.as_u16())
 }
 
 /// Who reads an error.
@@ -50,6 +56,7 @@ pub(crate) fn status(error: &ServeError) -> StatusCode {
         | ServeError::NotCompared { .. }
         | ServeError::OwnShadow { .. } => StatusCode::BAD_REQUEST,
         ServeError::TooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
+        ServeError::BodyTimeout { .. } => StatusCode::REQUEST_TIMEOUT,
         ServeError::UnknownBackend(_) | ServeError::UnknownEndpoint(_) => StatusCode::NOT_FOUND,
         ServeError::AlreadyExists { .. } | ServeError::InUse { .. } => StatusCode::CONFLICT,
         ServeError::Overloaded { .. } | ServeError::NoReplica { .. } | ServeError::ShuttingDown => {
@@ -83,22 +90,29 @@ pub(crate) fn answer_to(reader: Reader, error: &ServeError, request_id: Option<&
         ServeError::InvalidConfig(problems) => problems.as_slice(),
         _ => &[],
     };
-    let mut response = document(reader, status(error), error.code(), &detail(error), request_id, problems);
-    if let ServeError::Overloaded { .. } = error {
-        response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+    let detail = detail(error);
+    let problem = Problem::new(reader, status(error), error.code(), &detail, request_id);
+    let mut response = Problem { problems, ..problem }.answer();
+    match error {
+        ServeError::Overloaded { .. } => {
+            response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+        }
+        // What still comes of the body would be taken for the next request.
+        ServeError::BodyTimeout { .. } => response.head_mut().set_connection_type(ConnectionType::Close),
+        _ => {}
     }
     response
 }
 
 /// A problem that is not a [`ServeError`]: one of HTTP itself.
 pub(crate) fn plain(
+    reader: Reader,
     status: StatusCode,
     code: &str,
     detail: &str,
     request_id: Option<&str>,
-    problems: &[crate::error::Problem],
 ) -> HttpResponse {
-    document(Reader::Any, status, code, detail, request_id, problems)
+    Problem::new(reader, status, code, detail, request_id).answer()
 }
 
 /// 405, once the request id is known.
@@ -107,7 +121,7 @@ pub(crate) fn not_allowed(reader: Reader, method: &Method, allowed: &[&str]) -> 
     let detail = format!("{method} is not allowed here; allowed: {allow}");
     Box::new(move |id| {
         let status = StatusCode::METHOD_NOT_ALLOWED;
-        let mut response = document(reader, status, "method_not_allowed", &detail, id, &[]);
+        let mut response = plain(reader, status, "method_not_allowed", &detail, id);
         if let Ok(allow) = HeaderValue::try_from(allow) {
             response.headers_mut().insert(header::ALLOW, allow);
         }
@@ -115,21 +129,25 @@ pub(crate) fn not_allowed(reader: Reader, method: &Method, allowed: &[&str]) -> 
     })
 }
 
-/// The document itself, for `reader`.
-pub(crate) fn document(
-    reader: Reader,
-    status: StatusCode,
-    code: &str,
-    detail: &str,
-    request_id: Option<&str>,
-    problems: &[crate::error::Problem],
-) -> HttpResponse {
-    let title = status.canonical_reason().unwrap_or("Error");
-    let error = (reader == Reader::Inference).then_some(detail);
-    let (kind, number) = ("about:blank", status.as_u16());
-    let body = Problem { kind, title, status: number, code, detail, request_id, problems, error };
-    // A struct of strings and numbers always has a JSON form.
-    HttpResponse::build(status).content_type(PROBLEM_JSON).body(serde_json::to_vec(&body).unwrap_or_default())
+impl<'a> Problem<'a> {
+    /// The document for `reader`, without a list of problems.
+    fn new(
+        reader: Reader,
+        status: StatusCode,
+        code: &'a str,
+        detail: &'a str,
+        request_id: Option<&'a str>,
+    ) -> Self {
+        let title = status.canonical_reason().unwrap_or("Error");
+        let error = (reader == Reader::Inference).then_some(detail);
+        Self { kind: "about:blank", title, status, code, detail, request_id, problems: &[], error }
+    }
+
+    fn answer(&self) -> HttpResponse {
+        // A struct of strings and numbers always has a JSON form.
+        let body = serde_json::to_vec(self).unwrap_or_default();
+        HttpResponse::build(self.status).content_type(PROBLEM_JSON).body(body)
+    }
 }
 
 /// So that `handle.call(msg).await?` works in a host's own handlers.

@@ -8,6 +8,7 @@ use tokio::sync::oneshot;
 use crate::{
     error::ServeError,
     http::{ingress::Ingress, service},
+    http_call::ShardKeys,
     metrics::registry::HttpKey,
     serve::Serve,
 };
@@ -24,13 +25,14 @@ pub struct Listen {
     host: String,
     port: u16,
     threads: Option<NonZeroUsize>,
-    body_bytes_max: Option<usize>,
+    ingress: Ingress,
 }
 
 impl Default for Listen {
-    /// 127.0.0.1, any free port, one worker thread a core.
+    /// 127.0.0.1, any free port, one worker thread a core, bodies up to 16 MiB that stall for 30 s at most.
     fn default() -> Self {
-        Self { host: "127.0.0.1".into(), port: 0, threads: None, body_bytes_max: None }
+        let ingress = Ingress::default().service_routes().lend_workers();
+        Self { host: "127.0.0.1".into(), port: 0, threads: None, ingress }
     }
 }
 
@@ -48,7 +50,26 @@ impl Listen {
 
     /// Largest body taken, in bytes.
     pub fn max_body_bytes(mut self, bytes: usize) -> Self {
-        self.body_bytes_max = Some(bytes);
+        self.ingress = self.ingress.max_body_bytes(bytes);
+        self
+    }
+
+    /// Longest time without a byte of a body that is not whole yet; see
+    /// [`Ingress::body_timeout`](crate::Ingress::body_timeout).
+    pub fn body_timeout(mut self, idle: Duration) -> Self {
+        self.ingress = self.ingress.body_timeout(idle);
+        self
+    }
+
+    /// Where requests carry their shard key.
+    pub fn shard_keys(mut self, keys: ShardKeys) -> Self {
+        self.ingress = self.ingress.shard_keys(keys);
+        self
+    }
+
+    /// Requests with the header `X-Serve-Explain` are not told which backend and replica served them.
+    pub fn without_explanations(mut self) -> Self {
+        self.ingress = self.ingress.without_explanations();
         self
     }
 }
@@ -61,10 +82,7 @@ impl Serve {
     /// [`ServeError::Internal`] when the address is in use or cannot be bound, or when this Serve runs on the
     /// current thread alone; [`ServeError::ShuttingDown`] after a shutdown.
     pub async fn listen(&self, listen: Listen) -> Result<SocketAddr, ServeError> {
-        let mut ingress = Ingress::default().service_routes().lend_workers();
-        if let Some(bytes) = listen.body_bytes_max {
-            ingress = ingress.max_body_bytes(bytes);
-        }
+        let ingress = listen.ingress.clone();
         let workers =
             listen.threads.or_else(|| std::thread::available_parallelism().ok()).map_or(1, NonZeroUsize::get);
         let before = self.0.office.threads.count();
@@ -161,34 +179,4 @@ impl Serve {
         self.0.servers.lock().unwrap_or_else(PoisonError::into_inner).push(handle);
         Ok(address)
     }
-}
-
-impl Serve {
-    /// Serves until the process is told to end (SIGTERM or Ctrl-C), then shuts down in order.
-    ///
-    /// # Errors
-    /// As [`shutdown`](Serve::shutdown).
-    pub async fn run_until_signal(&self) -> Result<(), ServeError> {
-        signal().await;
-        self.shutdown().await
-    }
-}
-
-#[cfg(unix)]
-async fn signal() {
-    use tokio::signal::unix::{SignalKind, signal};
-    match signal(SignalKind::terminate()) {
-        Ok(mut terminate) => {
-            tokio::select! {
-                _ = terminate.recv() => {}
-                _ = tokio::signal::ctrl_c() => {}
-            }
-        }
-        Err(_) => drop(tokio::signal::ctrl_c().await),
-    }
-}
-
-#[cfg(not(unix))]
-async fn signal() {
-    let _ = tokio::signal::ctrl_c().await;
 }

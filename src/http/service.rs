@@ -58,7 +58,7 @@ fn list(office: &Office) -> HttpResponse {
 fn readiness(office: &Office, id: &str) -> HttpResponse {
     match ready(office) {
         Ok(()) => HttpResponse::Ok().body("ready"),
-        Err(why) => problem::plain(StatusCode::SERVICE_UNAVAILABLE, "not_ready", &why, Some(id), &[]),
+        Err(why) => problem::plain(Reader::Any, StatusCode::SERVICE_UNAVAILABLE, "not_ready", &why, Some(id)),
     }
 }
 
@@ -79,5 +79,5 @@ pub(crate) fn ready(office: &Office) -> Result<(), String> {
 /// What a listener of our own says to a path that nothing stands behind.
 pub(crate) fn no_route(request: &HttpRequest) -> HttpResponse {
     let detail = format!("no endpoint has the route {}; /-/routes lists them", request.path());
-    with_id(request, |id| problem::plain(StatusCode::NOT_FOUND, "no_route", &detail, Some(id), &[]))
+    with_id(request, |id| problem::plain(Reader::Any, StatusCode::NOT_FOUND, "no_route", &detail, Some(id)))
 }

@@ -115,10 +115,12 @@ impl<const N: usize> Reading<N> {
 pub(crate) struct ReplicaCells {
     /// From taken to begun.
     pub(crate) queuing: Histogram<16>,
-    /// From begun to answered; its count is the number of requests.
+    /// From begun to answered; its count is the number of requests that were.
     pub(crate) processing: Histogram<16>,
     /// Requests answered with an error.
     pub(crate) errors: Count,
+    /// Requests that waited until their deadline and never began.
+    pub(crate) expired: Count,
     /// Requests in each batch.
     pub(crate) batches: Histogram<10>,
     /// Rebuilds after a failure.

@@ -5,6 +5,7 @@ pub(crate) mod clock;
 pub(crate) mod comparison;
 pub(crate) mod in_flight;
 mod labelled;
+mod names;
 pub(crate) mod registry;
 pub(crate) mod shadow;
 pub(crate) mod spread;
@@ -20,16 +21,18 @@ use crate::{ids::ReplicaId, metrics::registry::Registry};
 pub(crate) struct Metrics {
     pub(crate) registry: Registry,
     users: Arc<PrometheusRecorder>,
+    names: Arc<names::UserNames>,
 }
 
 impl Metrics {
     pub(crate) fn new() -> Self {
-        Self { registry: Registry::default(), users: Arc::new(PrometheusBuilder::new().build_recorder()) }
+        let users = Arc::new(PrometheusBuilder::new().build_recorder());
+        Self { registry: Registry::default(), users, names: Arc::default() }
     }
 
     /// Where the metrics that user code makes inside this replica go: they get its labels.
     pub(crate) fn recorder_for(&self, replica: &ReplicaId) -> Arc<dyn metrics::Recorder + Send + Sync> {
-        Arc::new(labelled::Labelled::new(Arc::clone(&self.users), replica))
+        Arc::new(labelled::Labelled::new(Arc::clone(&self.users), Arc::clone(&self.names), replica))
     }
 
     /// Folds what users' histograms have gathered, so that they do not grow while nobody scrapes.

@@ -2,7 +2,10 @@
 
 use std::{
     collections::BTreeMap,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
 };
 
 use actix_web::http::{Method, StatusCode};
@@ -22,8 +25,40 @@ use crate::{
 #[derive(Debug, Default)]
 pub(crate) struct BackendMetrics {
     slots: Mutex<Slots>,
+    pub(crate) outside: Outside,
+}
+
+/// What is counted of a backend's calls by their callers, whatever its replicas do.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Outside {
     /// Calls refused because the backend admits no more.
     pub(crate) refused: Arc<Spread>,
+    /// Callers that left at their deadline without an answer.
+    pub(crate) missed: Arc<AtomicU64>,
+}
+
+/// The sums of one backend.
+pub(crate) struct BackendReading {
+    pub(crate) name: BackendName,
+    pub(crate) slots: BTreeMap<u32, SlotReading>,
+    pub(crate) refused: u64,
+    missed: u64,
+}
+
+impl BackendReading {
+    fn total(&self, read: impl Fn(&SlotReading) -> u64) -> u64 {
+        self.slots.values().map(read).sum::<u64>() + self.missed
+    }
+
+    /// Calls that ended: answered, or at their deadline. Each counts once, whoever saw the deadline pass.
+    pub(crate) fn requests(&self) -> u64 {
+        self.total(|slot| slot.processing.count() + slot.expired)
+    }
+
+    /// Those of them that ended with an error, which a deadline is.
+    pub(crate) fn errors(&self) -> u64 {
+        self.total(|slot| slot.errors + slot.expired)
+    }
 }
 
 #[derive(Debug, Default)]
@@ -39,6 +74,7 @@ pub(crate) struct SlotReading {
     pub(crate) processing: Reading<16>,
     pub(crate) batches: Reading<10>,
     pub(crate) errors: u64,
+    pub(crate) expired: u64,
     pub(crate) restarts: u64,
     pub(crate) starts: u64,
     pub(crate) running: usize,
@@ -51,9 +87,10 @@ impl SlotReading {
         cells.processing.read_into(&mut self.processing);
         cells.batches.read_into(&mut self.batches);
         self.errors += cells.errors.get();
+        self.expired += cells.expired.get();
         self.restarts += cells.restarts.get();
         self.starts += cells.starts.get();
-        let running = cells.running.load(std::sync::atomic::Ordering::Relaxed);
+        let running = cells.running.load(Relaxed);
         self.running += running;
         self.queued += cells.gate.get().map_or(0, |gate| gate.load().saturating_sub(running));
     }
@@ -170,10 +207,16 @@ impl Registry {
         lock(&self.http).retain(|key, _| Some(&*key.route) != route);
     }
 
-    /// Each backend with the sums of its slots and the number of calls it refused.
-    pub(crate) fn read_backends(&self) -> Vec<(BackendName, BTreeMap<u32, SlotReading>, u64)> {
+    /// The sums of each backend.
+    pub(crate) fn read_backends(&self) -> Vec<BackendReading> {
         let backends = lock(&self.backends);
-        backends.iter().map(|(name, m)| (name.clone(), m.read(), m.refused.total())).collect()
+        let read = |(name, metrics): (&BackendName, &Arc<BackendMetrics>)| BackendReading {
+            name: name.clone(),
+            slots: metrics.read(),
+            refused: metrics.outside.refused.total(),
+            missed: metrics.outside.missed.load(Relaxed),
+        };
+        backends.iter().map(read).collect()
     }
 
     pub(crate) fn read_routed(&self) -> Vec<((EndpointName, BackendName), u64)> {

@@ -4,24 +4,20 @@ use std::fmt::{Display, Write};
 
 use crate::metrics::{
     cells::{BATCH_BUCKETS, BUCKETS_US, Reading},
-    registry::{Registry, SlotReading},
+    registry::{BackendReading, Registry, SlotReading},
 };
 
 /// Everything in the registry, one family after the other.
 pub(crate) fn render(registry: &Registry, own_restarts: &[(&'static str, u64)]) -> String {
     let mut out = String::with_capacity(8 * 1024);
     let backends = registry.read_backends();
-    let total = |read: fn(&SlotReading) -> u64| {
-        let sum =
-            move |slots: &std::collections::BTreeMap<u32, SlotReading>| slots.values().map(read).sum::<u64>();
-        backends
-            .iter()
-            .map(move |(name, slots, _)| (format!("backend=\"{name}\""), sum(slots)))
-            .collect::<Vec<_>>()
+    let total = |read: fn(&BackendReading) -> u64| {
+        let row = |backend: &BackendReading| (format!("backend=\"{}\"", backend.name), read(backend));
+        backends.iter().map(row).collect::<Vec<_>>()
     };
     let each = |read: fn(&SlotReading) -> u64| {
         let mut rows = Vec::new();
-        for (name, slots, _) in &backends {
+        for BackendReading { name, slots, .. } in &backends {
             rows.extend(slots.iter().map(|(slot, r)| (replica(name, *slot), read(r))));
         }
         rows
@@ -30,14 +26,15 @@ pub(crate) fn render(registry: &Registry, own_restarts: &[(&'static str, u64)]) 
         (
             "serve_backend_request_counter_total",
             "counter",
-            "Requests that a backend has answered.",
-            total(|r| r.processing.count()),
+            "Requests that a backend has answered, or that ended at their deadline. Those whose callers left \
+             before are not among them.",
+            total(BackendReading::requests),
         ),
         (
             "serve_backend_error_counter_total",
             "counter",
-            "Requests that a backend has answered with an error.",
-            total(|r| r.errors),
+            "Requests that a backend has answered with an error, or that ended at their deadline.",
+            total(BackendReading::errors),
         ),
         (
             "serve_replica_restarts_total",
@@ -62,26 +59,26 @@ pub(crate) fn render(registry: &Registry, own_restarts: &[(&'static str, u64)]) 
             "serve_overload_refused_total",
             "counter",
             "Calls refused because the backend admits no more.",
-            backends.iter().map(|(name, _, refused)| (format!("backend=\"{name}\""), *refused)).collect(),
+            total(|backend| backend.refused),
         ),
     ];
     for (name, kind, help, rows) in families {
         family(&mut out, name, kind, help, rows);
     }
     head(&mut out, "serve_backend_queuing_latency_ms", "histogram", "Time from taken to begun.");
-    for (name, slots, _) in &backends {
+    for BackendReading { name, slots, .. } in &backends {
         for (slot, r) in slots {
             latency(&mut out, "serve_backend_queuing_latency_ms", &replica(name, *slot), &r.queuing);
         }
     }
     head(&mut out, "serve_backend_processing_latency_ms", "histogram", "Time from begun to answered.");
-    for (name, slots, _) in &backends {
+    for BackendReading { name, slots, .. } in &backends {
         for (slot, r) in slots {
             latency(&mut out, "serve_backend_processing_latency_ms", &replica(name, *slot), &r.processing);
         }
     }
     head(&mut out, "serve_batch_size", "histogram", "Requests in a batch.");
-    for (name, slots, _) in &backends {
+    for BackendReading { name, slots, .. } in &backends {
         for (slot, r) in slots.iter().filter(|(_, r)| r.batches.count() > 0) {
             let bounds = BATCH_BUCKETS.map(|bound| bound as f64);
             histogram(

@@ -13,11 +13,11 @@ use arc_swap::ArcSwap;
 use tokio::time::Instant;
 
 use crate::{
-    call::{Answer, Call, Refusal, Request},
+    call::{Answer, Call, Deadline, Refusal, Request},
     error::ServeError,
     ids::{BackendName, ReplicaId},
     meta::{Meta, thread_token, with_rng},
-    metrics::spread::Spread,
+    metrics::registry::Outside,
     port::Port,
     traffic::{balance, rendezvous},
 };
@@ -89,13 +89,13 @@ pub(crate) struct BackendPort<M: Request> {
     replicas: ArcSwap<Replicas<M>>,
     /// Longest time for one request, in nanoseconds; 0: no limit.
     timeout_ns: AtomicU64,
-    refused: Arc<Spread>,
+    outside: Outside,
 }
 
 impl<M: Request> BackendPort<M> {
-    pub(crate) fn new(backend: BackendName, refused: Arc<Spread>) -> Self {
+    pub(crate) fn new(backend: BackendName, outside: Outside) -> Self {
         Self {
-            refused,
+            outside,
             backend,
             replicas: ArcSwap::from_pointee(Replicas::new(std::iter::empty())),
             timeout_ns: AtomicU64::new(0),
@@ -111,7 +111,7 @@ impl<M: Request> BackendPort<M> {
 
     fn count(&self, why: &ServeError) {
         if matches!(why, ServeError::Overloaded { .. }) {
-            self.refused.add();
+            self.outside.refused.add();
         }
     }
 
@@ -128,8 +128,7 @@ impl<M: Request> Port<M> for BackendPort<M> {
         let set = self.replicas.load();
         let n = set.ports.len();
         if n == 0 {
-            let Call { msg, meta, reply } = call;
-            return Err(Refusal { msg, meta, reply: Some(reply), why: self.none() });
+            return Err(Refusal::of(call, self.none()));
         }
         let first = set.pick(&call.meta);
         set.explain(&call.meta, first);
@@ -171,7 +170,10 @@ impl<M: Request> Port<M> for BackendPort<M> {
             };
         }
         match &mut answer {
-            Answer::Waiting(waiting) => waiting.deadline = deadline,
+            Answer::Waiting(waiting) => {
+                let missed = || Arc::clone(&self.outside.missed);
+                waiting.deadline = deadline.map(|at| Deadline { at, missed: missed() });
+            }
             Answer::Refused(refusal) => self.count(&refusal.why),
             Answer::Now(_) => {}
         }
@@ -228,8 +230,8 @@ pub(crate) struct Shared<M: Request> {
 }
 
 impl<M: Request> Shared<M> {
-    pub(crate) fn new(backend: BackendName, refused: Arc<Spread>) -> Self {
-        let port = Arc::new(BackendPort::new(backend, refused));
+    pub(crate) fn new(backend: BackendName, outside: Outside) -> Self {
+        let port = Arc::new(BackendPort::new(backend, outside));
         Self { erased: Arc::clone(&port) as Arc<dyn Port<M>>, port }
     }
 }

@@ -7,14 +7,13 @@ use rand::RngExt;
 
 use crate::{
     call::{Answer, Call, Refusal, Request},
-    endpoint::Affinity,
     error::ServeError,
     http_call::WantedHeaders,
     ids::EndpointName,
     meta::{Meta, RoutingRule, with_rng},
     metrics::spread::Spread,
     routing::{backend_routes::BackendRoutes, copies::Copies, shadows::Shadow},
-    traffic::TrafficPolicy,
+    traffic::{Affinity, TrafficPolicy},
 };
 
 /// How often a call follows changes of its endpoint that overtake it.

@@ -23,16 +23,22 @@ const LEAST: Duration = Duration::from_secs(1);
 
 impl Serve {
     /// Ends in order: no new work, what runs is finished, replicas drain, servers and threads end. Calls made
-    /// afterwards are refused with [`ServeError::ShuttingDown`]. Called again it changes nothing.
+    /// afterwards are refused with [`ServeError::ShuttingDown`]. Called again, also meanwhile, it changes nothing
+    /// and answers as the first does.
     ///
     /// # Errors
     /// [`ServeError::TimedOut`] when something still ran after the shutdown time-out; it was cut off.
     pub async fn shutdown(&self) -> Result<(), ServeError> {
+        // Whoever gives up waiting lets the next one take it up.
+        self.0.ended.get_or_init(|| self.end()).await.clone()
+    }
+
+    async fn end(&self) -> Result<(), ServeError> {
         let (office, allowed) = (&self.0.office, self.0.options.shutdown_timeout);
         // The clock of whoever waits, so that paused time is followed.
         let begun = tokio::time::Instant::now();
         let left = || allowed.saturating_sub(begun.elapsed());
-        let servers = std::mem::take(&mut *self.0.servers.lock().unwrap_or_else(PoisonError::into_inner));
+        let servers = self.0.servers.lock().unwrap_or_else(PoisonError::into_inner).clone();
         // No new connections; those there are go on, and each answer tells its caller to close.
         join_all(servers.iter().map(|server| server.pause())).await;
         office.directory.close();

@@ -61,7 +61,11 @@ impl ServeOptions {
         self
     }
 
-    /// Everything on the calling thread, whose runtime must run local tasks; timers follow paused time. For tests.
+    /// Everything on the thread that starts the Serve; timers follow paused time. For tests.
+    ///
+    /// # Panics
+    /// [`Serve::start`](crate::Serve::start) does unless the thread's runtime runs local tasks, as that of
+    /// `#[actix_web::test]`, `#[actix_web::main]` or a `LocalSet` does.
     pub fn current_thread(mut self) -> Self {
         (self.seats, self.timer) = (Seats::Current, TimerKind::Tokio);
         self

@@ -10,12 +10,11 @@ use crate::{
     },
     comparison::ComparisonReport,
     config::BackendConfig,
-    endpoint::Affinity,
     ids::{BackendName, EndpointName, ReplicaId},
     metrics::shadow::ShadowCopies,
     routing::shadows::Shadow,
     serve::Serve,
-    traffic::TrafficPolicy,
+    traffic::{Affinity, TrafficPolicy},
 };
 
 impl Serve {

@@ -147,6 +147,11 @@ impl TrafficPolicy {
         self.shares.iter().find(|share| share.backend == *backend).map(|share| share.weight)
     }
 
+    /// Whether no request goes anywhere else than to this backend.
+    pub(crate) fn serves_all(&self, backend: &BackendName) -> bool {
+        self.shares.iter().all(|share| share.weight == 0.0 || share.backend == *backend)
+    }
+
     /// Every backend with its weight, sorted by name.
     pub fn iter(&self) -> impl ExactSizeIterator<Item = (&BackendName, f64)> {
         self.shares.iter().map(|share| (&share.backend, share.weight))

@@ -3,6 +3,7 @@
 use std::{
     net::TcpListener,
     path::Path,
+    process::Command,
     sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst},
     time::{Duration, Instant},
 };
@@ -49,6 +50,30 @@ fn without_a_server_there_is_no_data_socket() {
     assert_eq!(server.data, None);
     assert_eq!(Socket::connect(server.admin).get("/-/readyz").status, 200);
     server.end();
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn each_replica_of_a_model_computes_on_as_many_threads_as_the_file_says() {
+    // One: the replica's own thread, and none beside it.
+    for (num_threads, beside) in [(1, 0), (2, 4), (3, 6)] {
+        let yaml = format!(
+            "http: {{ port: 0 }}\nadmin: {{ port: 0 }}\nbackends:\n  - name: digits\n    onnx: {}\n    \
+             num_replicas: 2\n    num_threads: {num_threads}\n",
+            digits::model().display()
+        );
+        let folder = Folder::new(&format!("threads-{num_threads}"), &yaml);
+        let server = Server::start(&folder);
+        let answer = Socket::connect(server.data()).post("/v2/models/digits/infer", &request(&held_out().x));
+        assert_eq!(answer.output("label"), labels(&held_out().sklearn));
+        let until = Instant::now() + LIMIT;
+        // A thread gives itself its name.
+        while server.threads("greenroom-onnx") < beside && Instant::now() < until {
+            std::thread::yield_now();
+        }
+        assert_eq!(server.threads("greenroom-onnx"), beside, "num_threads: {num_threads}");
+        server.end();
+    }
 }
 
 #[test]
@@ -118,6 +143,37 @@ fn sigterm_under_load_answers_every_request_that_it_took() {
         server.terminate();
     });
     server.ended();
+}
+
+#[test]
+fn a_signal_while_a_model_loads_ends_it_in_order() {
+    let folder = Folder::digits("loading");
+    let model = folder.yaml().with_file_name("digits.onnx");
+    std::fs::remove_file(&model).unwrap();
+    // Whoever reads a pipe that nobody writes waits: the model is never there.
+    assert!(Command::new("mkfifo").arg(&model).status().unwrap().success());
+    for signal in ["-TERM", "-INT"] {
+        let mut server = Server::starting(&folder);
+        assert_eq!(Socket::connect(server.admin).get("/-/readyz").status, 503);
+        let told = Instant::now();
+        server.signal(signal);
+        server.ended();
+        assert!(told.elapsed() < Duration::from_secs(10), "it waited for the model: {:?}", told.elapsed());
+    }
+}
+
+#[test]
+fn a_signal_at_any_moment_of_the_start_ends_it_in_order() {
+    let folder = Folder::digits("any-moment");
+    for micros in (0..20).map(|i| i * 2_000) {
+        let server = Server::starting(&folder);
+        let until = Instant::now() + Duration::from_micros(micros);
+        while Instant::now() < until {
+            std::thread::yield_now();
+        }
+        server.terminate();
+        server.over();
+    }
 }
 
 #[test]

@@ -20,7 +20,7 @@ use crate::{
     support::{MEANT, metric, quiet_panics, until},
 };
 
-async fn frail(options: ServeOptions, config: BackendConfig) -> (Serve, Watch) {
+pub async fn frail(options: ServeOptions, config: BackendConfig) -> (Serve, Watch) {
     quiet_panics();
     let (serve, watch) = (Serve::start(options).await.unwrap(), Watch::new());
     serve.create_backend("frail", watch.backend(), config).await.unwrap();
@@ -28,7 +28,7 @@ async fn frail(options: ServeOptions, config: BackendConfig) -> (Serve, Watch) {
     (serve, watch)
 }
 
-fn here() -> ServeOptions {
+pub fn here() -> ServeOptions {
     ServeOptions::default().current_thread()
 }
 
@@ -90,8 +90,8 @@ async fn a_forced_stop_tells_what_runs_and_sends_what_waits_to_a_sibling() {
 
 #[derive(Message)]
 #[rtype(result = "Result<(), ServeError>")]
-struct Hang(mpsc::Receiver<()>);
-struct Hanger;
+pub struct Hang(mpsc::Receiver<()>);
+pub struct Hanger;
 impl Actor for Hanger {
     type Context = ReplicaContext<Self>;
 }

@@ -20,6 +20,7 @@ mod digits;
 mod digits_example;
 mod embedding;
 mod endings;
+mod endings_at_once;
 mod examples;
 mod examples_http;
 mod frail;
@@ -41,6 +42,8 @@ mod shutdown;
 mod socket;
 mod support;
 mod tidy;
+mod timeouts;
+mod traffic;
 #[cfg(feature = "onnx")]
 mod triton;
 mod wire;

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use futures_util::FutureExt;
-use greenroom::{Backend, BackendConfig, Endpoint, Handle, Serve, ServeError, ServeOptions};
+use greenroom::{Backend, BackendConfig, Endpoint, Handle, Serve, ServeError, ServeOptions, testing::Stage};
 
 use crate::support::{Barrier, metric, until};
 
@@ -67,7 +67,8 @@ async fn flood(options: ServeOptions, replicas: u32, admitted: u64) -> Duration 
     .await;
     serve.shutdown().await.unwrap();
     refusals.sort_unstable();
-    refusals[refusals.len() * 999 / 1000]
+    // The slowest ones are those during which the machine ran something else: `benches/message` has them.
+    refusals[refusals.len() / 2]
 }
 
 fn sum(serve: &Serve, name: &str, replicas: u32) -> u64 {
@@ -81,19 +82,61 @@ fn own_thread() -> ServeOptions {
 #[actix_web::test]
 async fn of_ten_thousand_at_once_128_are_served_and_9872_refused_at_once() {
     for options in [ServeOptions::default().current_thread(), own_thread()] {
-        let slow = flood(options, 1, 128).await;
-        println!("p99.9 of a refusal: {slow:?}");
-        assert!(slow < Duration::from_millis(1), "{slow:?}");
+        let took = flood(options, 1, 128).await;
+        assert!(took < Duration::from_micros(200), "a refusal took {took:?}");
     }
 }
 
 #[actix_web::test]
 async fn three_replicas_admit_three_times_their_concurrency_and_the_queue_of_the_backend() {
     for options in [ServeOptions::default().current_thread(), own_thread()] {
-        let slow = flood(options, 3, 3 * 64 + 64).await;
-        println!("p99.9 of a refusal, three replicas: {slow:?}");
-        assert!(slow < Duration::from_millis(1), "{slow:?}");
+        let took = flood(options, 3, 3 * 64 + 64).await;
+        assert!(took < Duration::from_micros(200), "a refusal took {took:?}");
     }
+}
+
+/// Callers that call again when they are answered, and a millisecond after they were refused: what they are
+/// served in ten seconds, and how often they are refused.
+async fn served_to(callers: u64, handle: &Handle<Nth>) -> (u64, u64) {
+    let end = tokio::time::Instant::now() + Duration::from_secs(10);
+    let loops = (0..callers).map(|n| async move {
+        let (mut served, mut refused) = (0, 0);
+        while tokio::time::Instant::now() < end {
+            match handle.call(Nth(n)).await {
+                Ok(_) => served += 1,
+                Err(ServeError::Overloaded { .. }) => {
+                    refused += 1;
+                    tokio::time::sleep(Duration::from_millis(1)).await;
+                }
+                Err(other) => panic!("{other}"),
+            }
+        }
+        (served, refused)
+    });
+    let all = futures_util::future::join_all(loops).await;
+    all.into_iter().fold((0, 0), |sum, one| (sum.0 + one.0, sum.1 + one.1))
+}
+
+#[actix_web::test]
+async fn three_times_the_load_that_is_admitted_takes_nothing_from_what_is_served() {
+    let stage = Stage::new().await.unwrap();
+    let backend = Backend::from_fn(|Nth(n): Nth| async move {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+        Ok(n)
+    });
+    let config = BackendConfig::default().max_concurrent_queries(8).max_queued_queries(8);
+    let handle = stage.replicas("held", backend, config).await.unwrap();
+    tokio::time::pause();
+    let (peak, refused) = served_to(16, &handle).await;
+    assert!(peak >= 7_000 && refused == 0, "eight at once for 10 ms each: {peak}, {refused}");
+    let (served, refused) = served_to(3 * 16, &handle).await;
+    println!("peak {peak} in 10 s, at three times the load {served}, refused {refused}");
+    assert!(served * 100 >= peak * 95 && refused > 0, "{served} of {peak}, {refused}");
+    for gauge in ["serve_replica_processing_queries", "serve_replica_queued_queries"] {
+        assert_eq!(sum(stage.serve(), gauge, 1), 0, "{gauge}");
+    }
+    tokio::time::resume();
+    stage.end().await.unwrap();
 }
 
 #[actix_web::test]

@@ -112,6 +112,7 @@ async fn a_failed_update_goes_back_to_the_options_before_those_it_joined() {
     let (serve, factory) = (here().await, Factory::default());
     serve.create_backend("b", factory.backend(), patient(Duration::from_millis(1))).await.unwrap();
     factory.mode.store(FAILS, SeqCst);
+    let confirmed = serve.get_backend_config("b").unwrap();
     let update = |n| serve.update_backend_config("b", BackendUpdate::default().num_replicas(n));
     let second = async {
         until("the first is under way", || replicas(&serve) == 2).await;
@@ -124,6 +125,7 @@ async fn a_failed_update_goes_back_to_the_options_before_those_it_joined() {
     let (first, second) = tokio::join!(update(2), second);
     assert!(matches!(first, Err(ServeError::StartFailed { .. })), "{first:?}");
     assert!(matches!(second, Err(ServeError::StartFailed { .. })), "{second:?}");
+    assert_eq!(serve.get_backend_config("b"), Ok(confirmed));
     until("the one replica is left", || replicas(&serve) == 1).await;
     serve.shutdown().await.unwrap();
 }

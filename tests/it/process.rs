@@ -95,6 +95,16 @@ pub struct Server {
 
 impl Server {
     pub fn start(folder: &Folder) -> Self {
+        Self::until(folder, "ready")
+    }
+
+    /// One that is still starting: it listens, and its backends are being made.
+    pub fn starting(folder: &Folder) -> Self {
+        Self::until(folder, "admin on ")
+    }
+
+    /// Reads what it tells up to the line that begins so.
+    fn until(folder: &Folder, last: &str) -> Self {
         let mut child = greenroom(&["run", folder.yaml().to_str().unwrap()]).spawn().unwrap();
         let mut stdout = BufReader::new(child.stdout.take().unwrap());
         let mut stderr = child.stderr.take().unwrap();
@@ -104,7 +114,7 @@ impl Server {
             stdout.read_line(&mut line).unwrap();
             let address = |at: &str| at.trim_end().strip_prefix("http://").unwrap().parse().unwrap();
             match line.trim_end() {
-                "ready" => break,
+                "ready" => {}
                 line if line.starts_with("serving on ") => data = Some(address(&line["serving on ".len()..])),
                 line if line.starts_with("admin on ") => admin = Some(address(&line["admin on ".len()..])),
                 other => {
@@ -114,6 +124,9 @@ impl Server {
                     panic!("{other:?} instead of `ready`: {error}");
                 }
             }
+            if line.starts_with(last) {
+                break;
+            }
         }
         Self { child, stdout, stderr, data, admin: admin.unwrap() }
     }
@@ -122,8 +135,21 @@ impl Server {
         self.data.unwrap()
     }
 
+    /// How many of its threads have a name that begins so.
+    #[cfg(target_os = "linux")]
+    pub fn threads(&self, name: &str) -> usize {
+        let tasks = std::fs::read_dir(format!("/proc/{}/task", self.child.id())).unwrap();
+        let names = tasks.map(|task| std::fs::read_to_string(task.unwrap().path().join("comm")));
+        // One that has ended meanwhile has none.
+        names.filter(|comm| comm.as_ref().is_ok_and(|comm| comm.starts_with(name))).count()
+    }
+
     pub fn terminate(&self) {
-        let killed = Command::new("kill").args(["-TERM", &self.child.id().to_string()]).status().unwrap();
+        self.signal("-TERM");
+    }
+
+    pub fn signal(&self, signal: &str) {
+        let killed = Command::new("kill").args([signal, &self.child.id().to_string()]).status().unwrap();
         assert!(killed.success());
     }
 
@@ -134,11 +160,23 @@ impl Server {
     }
 
     pub fn ended(&mut self) {
+        assert_eq!(self.rest(), "");
+    }
+
+    /// It ends in order, and may have become ready before.
+    pub fn over(mut self) {
+        let rest = self.rest();
+        assert!(["", "ready\n"].contains(&rest.as_str()), "{rest}");
+    }
+
+    /// What it has told since, with exit code 0 and no complaint.
+    fn rest(&mut self) -> String {
         let code = wait(&mut self.child);
         let (mut rest, mut error) = (String::new(), String::new());
         self.stdout.read_to_string(&mut rest).unwrap();
         self.stderr.read_to_string(&mut error).unwrap();
-        assert_eq!((code, rest.as_str(), error.as_str()), (0, "", ""));
+        assert_eq!((code, error.as_str()), (0, ""));
+        rest
     }
 }
 

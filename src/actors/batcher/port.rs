@@ -11,11 +11,12 @@ use crate::{
         context::ReplicaContext,
         execute::Form,
         lane::{Job, Lane},
-        lane_port::turn_away,
+        lane_port::{admit, turn_away},
     },
     call::{Call, Gate, Permit, Refusal},
     error::ServeError,
     ids::BackendName,
+    metrics::cells::ReplicaCells,
     port::{Home, Port},
 };
 
@@ -53,18 +54,11 @@ impl<F: Form> BatchPort<F> {
 
 impl<F: Form> Port<F::Outer> for BatchPort<F> {
     fn deliver(&self, call: Call<F::Outer>, admitted: bool) -> Result<(), Refusal<F::Outer>> {
-        let refuse = |call: Call<F::Outer>, why| {
-            Err(Refusal { msg: call.msg, meta: call.meta, reply: Some(call.reply), why })
-        };
-        let permit = if admitted { Some(self.gate.permit_anyway()) } else { self.gate.permit() };
-        let Some(permit) = permit.or_else(|| self.sweep().then(|| self.gate.permit())?) else {
-            let why = ServeError::Overloaded { backend: self.backend.clone(), limit: self.gate.limit() };
-            return refuse(call, why);
-        };
+        let (call, permit) = admit(&self.gate, &self.backend, call, admitted, || self.sweep())?;
         let job = TakeJob::<F> { call, permit, since: tokio::time::Instant::now().into_std() };
         self.lane
             .push::<TakeJob<F>>(Box::new(job))
-            .or_else(|job| refuse(job.call, ServeError::never_began(&self.backend)))
+            .map_err(|job| Refusal::of(job.call, ServeError::never_began(&self.backend)))
     }
 
     fn load(&self) -> usize {
@@ -97,7 +91,7 @@ impl<F: Form> Job<Batcher<F::Inner>> for TakeJob<F> {
         match ctx.desk.guard(|| F::open(msg)) {
             Ok(Ok(msg)) => {
                 let reply = F::inner_reply(reply);
-                batcher.bench.queue().push_back(Waiter { call: Call { msg, meta, reply }, permit, since });
+                batcher.bench.push(Waiter { call: Call { msg, meta, reply }, permit, since });
             }
             Ok(Err(error)) => {
                 batcher.bench.cells.answered(Duration::ZERO, true);
@@ -108,6 +102,17 @@ impl<F: Form> Job<Batcher<F::Inner>> for TakeJob<F> {
                 reply.send(Err(ServeError::Panicked { message }));
             }
         }
+    }
+
+    /// The Batcher takes it at once; where it waits then, its deadline is kept.
+    fn ends_at(&self) -> Option<tokio::time::Instant> {
+        None
+    }
+
+    fn expire(self: Box<Self>, _: &ReplicaCells) {
+        let Self { call, permit, .. } = *self;
+        drop(permit);
+        call.expire();
     }
 
     fn turn_away(self: Box<Self>, home: Option<&dyn Home>, why: ServeError) {

@@ -2,19 +2,23 @@
 
 use std::{collections::btree_map::Entry, sync::Arc, time::Duration};
 
-use actix::{Handler, Message, ResponseFuture};
+use actix::{AsyncContext, Handler, Message, ResponseFuture};
 use tokio::sync::oneshot;
 
 use crate::{
     actors::{
         build::Code,
-        controller::{Controller, Outcome, refuse, wait},
+        controller::{Controller, Outcome, events::DrainTimedOut, refuse, wait},
         fleet::BackendEntry,
+        reconcile::ReplicaState,
     },
     config::{BackendConfig, BackendUpdate},
     error::ServeError,
     ids::BackendName,
 };
+
+/// What a replica is given to finish when it is deleted by force.
+const FORCED: Duration = Duration::from_millis(1);
 
 /// Make a backend.
 #[derive(Message)]
@@ -42,7 +46,7 @@ impl Handler<CreateBackend> for Controller {
                 return refuse(ServeError::AlreadyExists { what: "backend", name: name.as_str().into() });
             }
             Entry::Vacant(place) => {
-                let routes = Arc::new(code.routes(name.clone(), &metrics.refused));
+                let routes = Arc::new(code.routes(name.clone(), &metrics.outside));
                 self.office.models.add(&routes);
                 place.insert(BackendEntry {
                     routes,
@@ -60,6 +64,7 @@ impl Handler<CreateBackend> for Controller {
                     last_error: None,
                     failed_replacements: 0,
                     waiters: vec![tx],
+                    deleters: Vec::new(),
                 });
             }
         }
@@ -157,11 +162,14 @@ impl Handler<DeleteBackend> for Controller {
             let Some(entry) = fleet.backends.get_mut(&name) else {
                 return refuse(ServeError::UnknownBackend(name));
             };
-            entry.answer(&Err(ServeError::UnknownBackend(name.clone())));
-            entry.deleting = true;
-            entry.waiters.push(tx);
+            entry.delete(ServeError::UnknownBackend(name.clone()), tx);
             if force {
-                entry.config.graceful_shutdown_timeout = Duration::from_millis(1);
+                entry.config.graceful_shutdown_timeout = FORCED;
+                // Those that drain already have been given longer.
+                for replica in entry.replicas.iter().filter(|r| r.state == ReplicaState::Draining) {
+                    let (backend, generation) = (name.clone(), replica.id.generation);
+                    ctx.notify_later(DrainTimedOut { backend, generation }, FORCED);
+                }
             }
         }
         self.reconcile(&name, ctx);

@@ -71,9 +71,10 @@ fn state(
 
 /// Refuses a rule whose copies would all go to where the requests themselves go.
 fn not_itself(name: &EndpointName, declared: &Checked, rule: &ShadowRule) -> Outcome {
-    let all = declared.traffic.iter().all(|(backend, weight)| weight == 0.0 || backend == rule.backend());
-    let (backend, endpoint) = (rule.backend().clone(), name.clone());
-    if all { Err(ServeError::OwnShadow { backend, endpoint }) } else { Ok(()) }
+    if declared.traffic.serves_all(rule.backend()) {
+        return Err(ServeError::OwnShadow { backend: rule.backend().clone(), endpoint: name.clone() });
+    }
+    Ok(())
 }
 
 impl Controller {

@@ -49,6 +49,7 @@ impl<A: Actor<Context = ReplicaContext<A>>> ReplicaTask<A> {
                 phase: Phase::Starting,
                 failures: VecDeque::new(),
                 rebuilding: false,
+                alarm: None,
                 parts,
             }),
         });
@@ -64,7 +65,12 @@ impl<A: Actor<Context = ReplicaContext<A>>> Future for ReplicaTask<A> {
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
         let this = self.get_mut();
         this.core.lane.waker().register(cx.waker());
-        let more = this.core.cell.borrow_mut().turn(cx, &this.core.lane);
+        let more = {
+            let mut cell = this.core.cell.borrow_mut();
+            let more = cell.turn(cx, &this.core.lane);
+            cell.keep_deadlines(cx, &this.core.lane);
+            more
+        };
         this.requests.extend(this.core.desk.incoming.take());
         let desk = &this.core.desk;
         let mut ended_some = false;

@@ -1,6 +1,9 @@
 //! Bodies: limits, sizes, encodings, what does not decode.
 
-use std::num::NonZeroUsize;
+use std::{
+    num::NonZeroUsize,
+    time::{Duration, Instant},
+};
 
 use greenroom::{Endpoint, Listen};
 
@@ -46,6 +49,8 @@ async fn a_body_over_the_limit_is_refused_when_declared_and_when_chunked() {
     }
     let answer = client.answer().await;
     assert_eq!((answer.status, answer.code().as_str()), (413, "too_large"));
+    assert_eq!(answer.header("connection"), Some("close"));
+    assert!(client.closed().await, "the rest of it is not read");
     serve.shutdown().await.unwrap();
 }
 
@@ -119,6 +124,31 @@ async fn a_body_that_breaks_off_reaches_no_handler() {
     assert_eq!(answer.status, 400, "{answer:?}");
     let counted = serve.metrics();
     assert!(counted.contains("serve_backend_request_counter_total{backend=\"lab\"} 0"), "{counted}");
+    serve.shutdown().await.unwrap();
+}
+
+#[actix_web::test]
+async fn a_body_that_stalls_is_answered_with_408_and_its_connection_closes() {
+    let (serve, _) = lab().await;
+    let idle = Duration::from_millis(200);
+    let address =
+        serve.listen(Listen::default().threads(NonZeroUsize::MIN).body_timeout(idle)).await.unwrap();
+    for (path, rest) in [
+        ("/lab", "content-length: 9\r\n\r\n{\"a\""),
+        ("/lab", "content-length: 9\r\n\r\n"),
+        ("/lab", "transfer-encoding: chunked\r\n\r\n5\r\n{\"a\":\r\n"),
+        ("/v2/models/none/infer", "content-length: 9\r\n\r\n{"),
+    ] {
+        let (mut client, begun) = (Client::connect(address).await, Instant::now());
+        client.send(format!("POST {path} HTTP/1.1\r\nhost: t\r\n{rest}")).await;
+        let answer = client.answer().await;
+        assert!(begun.elapsed() >= idle, "{rest:?}: too early");
+        assert_eq!((answer.status, answer.code().as_str()), (408, "body_timeout"), "{rest:?}");
+        assert_eq!(answer.header("connection"), Some("close"), "{rest:?}");
+        assert!(answer.json()["detail"].as_str().unwrap().contains("0.2 s"), "{answer:?}");
+        assert!(client.closed().await, "{rest:?}");
+    }
+    assert_eq!(post(address, "/lab", r#"{"a":1}"#).await.status, 200);
     serve.shutdown().await.unwrap();
 }
 

@@ -1,9 +1,16 @@
 //! Connections: keep-alive, pipelining, callers that leave, callers that stall.
 
+use std::time::{Duration, Instant};
+
+use futures_util::stream::{self, StreamExt};
 use greenroom::BackendConfig;
 
 use super::{lab, waiting};
 use crate::wire::{Client, eventually, get, listening};
+
+/// Callers that leave, in so many rounds.
+const CALLERS: usize = 10_000;
+const ROUNDS: usize = 50;
 
 #[actix_web::test]
 async fn one_connection_serves_many_requests() {
@@ -71,22 +78,26 @@ async fn a_caller_that_leaves_ends_its_handler() {
 }
 
 #[actix_web::test]
-async fn two_thousand_callers_that_leave_leave_nothing_behind() {
+async fn ten_thousand_callers_that_leave_leave_nothing_behind() {
     let (serve, address) = listening(2).await;
-    let config = BackendConfig::default().num_replicas(2).max_concurrent_queries(50).max_queued_queries(300);
+    let config = BackendConfig::default().num_replicas(2).max_concurrent_queries(50).max_queued_queries(900);
     let door = waiting(&serve, config).await;
-    for _ in 0..10 {
-        let mut clients = Vec::new();
-        for _ in 0..200 {
+    let load = || serve.status().backends[0].replicas.iter().map(|r| r.load).sum::<usize>();
+    // In rounds, as each side of a connection is an open file of this process.
+    for _ in 0..ROUNDS {
+        let connect = (0..CALLERS / ROUNDS).map(|_| async {
             let mut client = Client::connect(address).await;
             client.request("GET", "/wait", &[], "").await;
-            clients.push(client);
-        }
-        eventually("all the room is taken", || door.inside() == 100).await;
+            client
+        });
+        let clients: Vec<_> = stream::iter(connect).buffer_unordered(100).collect().await;
+        eventually("all have come", || load() == CALLERS / ROUNDS && door.inside() == 100).await;
         drop(clients);
+        let left = Instant::now();
         eventually("every handler was dropped", || door.inside() == 0).await;
-        let load = || serve.status().backends[0].replicas.iter().map(|r| r.load).sum::<usize>();
         eventually("every place was given back", || load() == 0).await;
+        let took = left.elapsed();
+        assert!(took < Duration::from_secs(1), "it took {took:?}");
     }
     let metrics = serve.metrics();
     for gauge in ["serve_replica_queued_queries", "serve_replica_processing_queries"] {

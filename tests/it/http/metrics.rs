@@ -126,6 +126,56 @@ async fn metrics_that_a_backend_makes_carry_its_labels_and_stay_within_their_ser
     serve.shutdown().await.unwrap();
 }
 
+/// Makes metrics whose names clash: with ours, and with each other.
+#[derive(Message, Deserialize)]
+#[rtype(result = "Result<(), ServeError>")]
+struct Clash {}
+
+struct Clasher;
+
+impl Actor for Clasher {
+    type Context = ReplicaContext<Self>;
+}
+
+impl Handler<Clash> for Clasher {
+    type Result = Result<(), ServeError>;
+    fn handle(&mut self, _: Clash, _: &mut Self::Context) -> Self::Result {
+        metrics::describe_counter!("serve_batch_size", "Not ours.");
+        metrics::counter!("serve_batch_size").increment(1);
+        metrics::gauge!("serve.build.info").set(1.0);
+        metrics::histogram!("serve_backend_request_counter_total").record(1.0);
+        metrics::counter!("depth").increment(1);
+        metrics::gauge!("depth").set(2.0);
+        metrics::histogram!("depth").record(3.0);
+        metrics::gauge!("depth_histogram_sum").set(4.0);
+        Ok(())
+    }
+}
+
+#[actix_web::test]
+async fn a_family_is_there_once_whatever_backends_call_their_metrics() {
+    let (serve, address) = listening(1).await;
+    for name in ["one", "two"] {
+        let backend = Backend::new(|_| Ok(Clasher)).json::<Clash>();
+        serve.create_backend(name, backend, BackendConfig::default()).await.unwrap();
+        serve.create_endpoint(name, Endpoint::new(name).route(format!("/{name}"))).await.unwrap();
+        for _ in 0..2 {
+            assert_eq!(get(address, &format!("/{name}")).await.status, 200);
+        }
+    }
+    // The reader refuses a family that is there twice.
+    let scrape = Scrape::read(get(address, "/metrics").await.text());
+    for name in ["one", "two"] {
+        let of = |metric| scrape.value(metric, &[("backend", name), ("replica", "0")]);
+        assert_eq!((of("user_serve_batch_size"), of("user_serve_build_info")), (2.0, 1.0));
+        assert_eq!(of("user_serve_backend_request_counter_total_count"), 2.0);
+        assert_eq!((of("depth"), of("depth_gauge"), of("depth_histogram_count")), (2.0, 2.0, 2.0));
+        assert_eq!(of("depth_histogram_sum_gauge"), 4.0);
+        assert_eq!(scrape.value("serve_backend_request_counter_total", &[("backend", name)]), 2.0);
+    }
+    serve.shutdown().await.unwrap();
+}
+
 /// Doubles many at once.
 struct Many;
 
