@@ -9,6 +9,7 @@ use std::{
 };
 
 use actix::{Actor, Handler, Message, ResponseFuture};
+use serde::Serialize;
 
 use crate::{
     actors::build::Build,
@@ -20,6 +21,7 @@ use crate::{
         replica::Factory,
     },
     call::Request,
+    comparison::answer::Kept,
     config::Placement,
     error::BoxError,
     http_call::WantedHeaders,
@@ -31,7 +33,7 @@ use crate::{
     routing::{
         backend_port::{AnyBackendPort, Shared},
         backend_routes::Copiers,
-        shadows::CopyMessage,
+        shadows::Copying,
     },
 };
 
@@ -258,9 +260,23 @@ impl<A: Actor<Context = ReplicaContext<A>>> Backend<A> {
 
     /// It can be a shadow for `M` sent through handles, as a message must be copied for that. HTTP requests, and
     /// the requests of ONNX models, can be copied anyway.
-    pub fn shadows<M: Request + Clone>(mut self) -> Self {
-        let copy: CopyMessage<M> = M::clone;
-        Arc::make_mut(&mut self.copiers).insert(TypeId::of::<M>(), Arc::new(copy));
+    pub fn shadows<M: Request + Clone>(self) -> Self {
+        self.copied(Copying::<M> { message: M::clone, answer: None })
+    }
+
+    /// As a shadow its answers to `M`, sent through handles, can be compared with those that callers got
+    /// ([`ShadowRule::compare`](crate::ShadowRule::compare)): by their JSON form, in which NaN and infinities of
+    /// plain numbers are all `null`. Implies [`shadows`](Self::shadows). Answers over HTTP, and those of ONNX
+    /// models, can be compared anyway.
+    pub fn compares<M: Request + Clone>(self) -> Self
+    where
+        M::Response: Clone + Serialize,
+    {
+        self.copied(Copying::<M> { message: M::clone, answer: Some(Kept::typed) })
+    }
+
+    pub(crate) fn copied<M: Request>(mut self, copying: Copying<M>) -> Self {
+        self.copiers.add(copying);
         self
     }
 

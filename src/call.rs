@@ -204,7 +204,7 @@ impl<R: Send + 'static> Reply<R> {
     /// A reply and the place where its answer arrives.
     pub fn channel() -> (Self, Waiting<R>) {
         let (tx, rx) = oneshot::channel();
-        (Self(Kind::Channel(tx)), Waiting { rx, deadline: None })
+        (Self(Kind::Channel(tx)), Waiting { rx, deadline: None, observer: None })
     }
 
     /// A reply that nobody waits for and that never counts as left.
@@ -289,28 +289,42 @@ pub(crate) struct Deadline {
 pub struct Waiting<R> {
     rx: oneshot::Receiver<Result<R, ServeError>>,
     pub(crate) deadline: Option<Deadline>,
+    /// Sees the answer when the caller gets it; dropped with a caller that leaves first. Never panics.
+    pub(crate) observer: Option<Observer<R>>,
 }
+
+/// Whoever wants to see an answer on its way to its caller.
+pub(crate) type Observer<R> = Box<dyn FnOnce(&Result<R, ServeError>) + Send + Sync>;
 
 impl<R> Waiting<R> {
     /// The answer if it is there already.
     pub fn try_now(&mut self) -> Option<Result<R, ServeError>> {
         match self.rx.try_recv() {
-            Ok(result) => Some(result),
+            Ok(result) => Some(self.observed(result)),
             Err(oneshot::error::TryRecvError::Empty) => None,
-            Err(oneshot::error::TryRecvError::Closed) => Some(Err(ServeError::NoAnswer)),
+            Err(oneshot::error::TryRecvError::Closed) => Some(self.observed(Err(ServeError::NoAnswer))),
         }
+    }
+
+    #[inline]
+    fn observed(&mut self, result: Result<R, ServeError>) -> Result<R, ServeError> {
+        if let Some(observer) = self.observer.take() {
+            observer(&result);
+        }
+        result
     }
 
     /// The caller leaves at its deadline. An answer that was faster is the answer; else this is counted, here
     /// because a replica that hangs in a handler could not.
     pub(crate) fn overdue(&mut self) -> Result<R, ServeError> {
         self.rx.close();
-        self.rx.try_recv().unwrap_or_else(|_| {
-            if let Some(deadline) = &self.deadline {
-                deadline.missed.fetch_add(1, Ordering::Relaxed);
-            }
-            Err(ServeError::DeadlineExceeded)
-        })
+        if let Ok(result) = self.rx.try_recv() {
+            return self.observed(result);
+        }
+        if let Some(deadline) = &self.deadline {
+            deadline.missed.fetch_add(1, Ordering::Relaxed);
+        }
+        Err(ServeError::DeadlineExceeded)
     }
 }
 
@@ -318,7 +332,8 @@ impl<R> Future for Waiting<R> {
     type Output = Result<R, ServeError>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        Poll::Ready(ready!(Pin::new(&mut self.rx).poll(cx)).unwrap_or(Err(ServeError::NoAnswer)))
+        let result = ready!(Pin::new(&mut self.rx).poll(cx)).unwrap_or(Err(ServeError::NoAnswer));
+        Poll::Ready(self.observed(result))
     }
 }
 

@@ -178,6 +178,17 @@ pub enum ServeError {
         /// Types of the messages.
         message: Box<str>,
     },
+    /// A shadow backend whose answers cannot be compared.
+    #[error(
+        "the answers of backend {backend} to {message} cannot be compared: they are not known to be `Clone` and \
+         `Serialize`; call `.compares::<M>()` when the backend is made"
+    )]
+    NotCompared {
+        /// The shadow backend.
+        backend: BackendName,
+        /// Types of the messages.
+        message: Box<str>,
+    },
     /// A backend that would get copies of what it serves itself.
     #[error("backend {backend} serves all of endpoint {endpoint}; it cannot be its shadow too")]
     OwnShadow {
@@ -269,6 +280,7 @@ impl ServeError {
             Self::InUse { .. } => "in_use",
             Self::NotTaken { .. } => "not_taken",
             Self::NotCopied { .. } => "not_copied",
+            Self::NotCompared { .. } => "not_compared",
             Self::OwnShadow { .. } => "own_shadow",
             Self::StartFailed { .. } => "start_failed",
             Self::TimedOut { .. } => "timed_out",

@@ -82,6 +82,7 @@ mod backend;
 mod batching;
 mod blocking;
 mod call;
+mod comparison;
 mod config;
 mod endpoint;
 mod error;
@@ -112,6 +113,7 @@ pub use actors::{
 pub use backend::{Backend, Batch, FnBackend};
 pub use blocking::BlockingHandle;
 pub use call::{Answer, Call, Gate, Permit, Refusal, Reply, Request, Waiting};
+pub use comparison::{ComparisonReport, DifferingPair, SideOfPair};
 pub use config::{
     AdminConfig, BackendConfig, BackendDecl, BackendUpdate, ENDPOINT_METHODS, EndpointDecl, HttpConfig,
     Location, Placement, RestartPolicy, RestartUpdate, ServeConfig, Source, limits,
@@ -123,7 +125,7 @@ pub use http::{CALL_METHOD_HEADER, EXPLAIN_HEADER, Ingress, Listen, REQUEST_ID_H
 pub use http_call::{HttpAnswer, HttpCall, SHARD_KEY_HEADER, ShardKeys};
 pub use ids::{BackendName, EndpointName, NAME_BYTES_MAX, ReplicaId};
 pub use meta::{Explanation, ID_BYTES_MAX, Meta, RequestId, RoutingRule, ShardKey};
-pub use metrics::shadow::ShadowCopies;
+pub use metrics::{comparison::Comparisons, shadow::ShadowCopies};
 #[cfg(feature = "onnx")]
 pub use onnx::{BatchAxis, Infer, Inferred, ONNX_JOINED_ROWS_MAX, ONNX_THREADS_MAX, OnnxModel, OnnxReplica};
 pub use port::Port;
@@ -133,7 +135,7 @@ pub use serve::{
     Status,
 };
 pub use tensor::{Datatype, TENSOR_ELEMENTS_MAX, TENSOR_RANK_MAX, Tensor, TensorData};
-pub use traffic::{Affinity, ShadowRule, TrafficPolicy, WEIGHT_SUM_TOLERANCE};
+pub use traffic::{Affinity, COMPARE_SAMPLE_MAX, Compare, ShadowRule, TrafficPolicy, WEIGHT_SUM_TOLERANCE};
 
 /// The code in the README compiles.
 #[cfg(doctest)]

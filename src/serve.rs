@@ -87,6 +87,7 @@ impl Serve {
             models: Arc::default(),
             threads: Arc::<Threads>::default(),
             metrics: Arc::new(Metrics::new()),
+            comparer: Arc::default(),
             exchanges: Arc::default(),
             timer: options.timer,
             one_thread: options.seats == Seats::Current,
@@ -240,10 +241,12 @@ impl Serve {
         self.set_shadow(endpoint, ShadowRule::new(backend, proportion)?).await
     }
 
-    /// The same for a rule with options.
+    /// The same for a rule with options; it takes the place of the rule that was. One that compares begins its
+    /// counts and its sample anew, unless it is the same as before.
     ///
     /// # Errors
-    /// Those of [`shadow_traffic`](Self::shadow_traffic).
+    /// Those of [`shadow_traffic`](Self::shadow_traffic), and [`ServeError::NotCompared`] for a backend whose
+    /// answers are not known to be comparable.
     pub async fn set_shadow(&self, endpoint: impl AsRef<str>, rule: ShadowRule) -> Result<(), ServeError> {
         self.ask(SetShadow { endpoint: EndpointName::new(endpoint)?, rule }).await
     }

@@ -93,7 +93,7 @@ impl<A: Actor<Context = ReplicaContext<A>>> Code for Backend<A> {
                 ports.push((spec.shared)(name.clone(), outside.clone()));
             }
         }
-        BackendRoutes::new(name, self.wanted_headers, self.model.clone(), ports, Arc::clone(&self.copiers))
+        BackendRoutes::new(name, self.wanted_headers, self.model.clone(), ports, self.copiers.clone())
     }
 
     fn check(&self, config: &BackendConfig) -> Result<(), ServeError> {

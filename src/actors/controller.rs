@@ -22,6 +22,7 @@ use crate::{
         threads::Threads,
         timer::TimerKind,
     },
+    comparison::comparer::Comparer,
     config::Placement,
     error::ServeError,
     ids::{BackendName, ReplicaId},
@@ -51,6 +52,8 @@ pub(crate) struct Office {
     pub(crate) models: Arc<Models>,
     pub(crate) threads: Arc<Threads>,
     pub(crate) metrics: Arc<Metrics>,
+    /// Compares the answers of shadow backends.
+    pub(crate) comparer: Arc<Comparer>,
     /// HTTP requests whose bodies are read or whose answers are made.
     pub(crate) exchanges: Arc<InFlight>,
     pub(crate) timer: TimerKind,

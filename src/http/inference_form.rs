@@ -6,11 +6,13 @@ use actix_web::http::header::{HeaderMap, HeaderValue};
 use crate::{
     actors::{context::ReplicaContext, execute::Form},
     backend::Backend,
+    comparison::answer::{KeepAnswer, Kept},
     error::ServeError,
     http::{exchange::json_length, json},
     http_call::{HttpAnswer, HttpCall, WantedHeaders},
     oip::{HEADER_LENGTH, InferRequest, InferResponse},
     onnx::{Infer, Inferred},
+    routing::shadows::Copying,
 };
 
 /// An inference request as the body of an HTTP request, decoded and encoded at the replica.
@@ -49,10 +51,15 @@ fn json_bytes(headers: &HeaderMap) -> Result<Option<usize>, ServeError> {
 }
 
 impl<A: actix::Actor<Context = ReplicaContext<A>> + Handler<Infer>> Backend<A> {
-    /// It takes [`Infer`] through handles and as Open Inference Protocol over HTTP.
+    /// It takes [`Infer`] through handles and as Open Inference Protocol over HTTP; both can be copied, and
+    /// their answers compared.
     pub(crate) fn infers(mut self) -> Self {
         self.wanted_headers = self.wanted_headers.max(WantedHeaders::Inference);
-        self.handles::<Infer>().form::<Inference>("infer", json::join)
+        let answer: KeepAnswer<Inferred> = |inferred| Kept::tensors(&inferred.outputs);
+        self.handles::<Infer>()
+            .form::<Inference>("infer", json::join)
+            .copied(Copying::http())
+            .copied(Copying::<Infer> { message: Infer::clone, answer: Some(answer) })
     }
 }
 

@@ -18,6 +18,7 @@ use crate::{
     http_call::{HttpAnswer, HttpCall, WantedHeaders},
     meta::Meta,
     port::Port,
+    routing::shadows::Copying,
 };
 
 const JSON: &str = "application/json";
@@ -201,7 +202,7 @@ impl<A: Actor<Context = ReplicaContext<A>>> Backend<A> {
         M: Request + DeserializeOwned,
         M::Response: Serialize,
     {
-        self.handles::<M>().shadows::<HttpCall>().form::<Json<M>>(&method_name::<M>(), join)
+        self.handles::<M>().copied(Copying::http()).form::<Json<M>>(&method_name::<M>(), join)
     }
 
     /// It takes `M` through handles and as JSON over HTTP, and handles them only in batches; the batch size is
@@ -212,7 +213,7 @@ impl<A: Actor<Context = ReplicaContext<A>>> Backend<A> {
         M: Request + DeserializeOwned,
         M::Response: Serialize,
     {
-        self.batched::<M>().shadows::<HttpCall>().batch_form::<Json<M>>(&method_name::<M>(), join)
+        self.batched::<M>().copied(Copying::http()).batch_form::<Json<M>>(&method_name::<M>(), join)
     }
 
     /// It takes the HTTP request itself, with all its headers, and answers with status, headers and body.
@@ -221,7 +222,7 @@ impl<A: Actor<Context = ReplicaContext<A>>> Backend<A> {
         A: Handler<HttpCall>,
     {
         self.wanted_headers = WantedHeaders::All;
-        self.shadows::<HttpCall>().form::<Plain<HttpCall>>("http_call", join)
+        self.copied(Copying::http()).form::<Plain<HttpCall>>("http_call", join)
     }
 }
 

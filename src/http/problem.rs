@@ -53,6 +53,7 @@ pub(crate) fn status(error: &ServeError) -> StatusCode {
         | ServeError::Invalid { .. }
         | ServeError::InvalidConfig(_)
         | ServeError::NotCopied { .. }
+        | ServeError::NotCompared { .. }
         | ServeError::OwnShadow { .. } => StatusCode::BAD_REQUEST,
         ServeError::TooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
         ServeError::BodyTimeout { .. } => StatusCode::REQUEST_TIMEOUT,

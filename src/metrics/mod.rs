@@ -2,6 +2,7 @@
 
 pub(crate) mod cells;
 pub(crate) mod clock;
+pub(crate) mod comparison;
 pub(crate) mod in_flight;
 mod labelled;
 mod names;

@@ -15,6 +15,7 @@ use crate::{
     ids::{BackendName, EndpointName},
     metrics::{
         cells::{Reading, ReplicaCells},
+        comparison::{ComparisonCounts, Comparisons},
         shadow::{ShadowCopies, ShadowCounts},
         spread::Spread,
     },
@@ -156,6 +157,7 @@ pub(crate) struct Registry {
     backends: Mutex<BTreeMap<BackendName, Arc<BackendMetrics>>>,
     routed: Mutex<BTreeMap<(EndpointName, BackendName), Arc<Spread>>>,
     shadows: Mutex<BTreeMap<(EndpointName, BackendName), Arc<ShadowCounts>>>,
+    comparisons: Mutex<BTreeMap<(EndpointName, BackendName), Arc<ComparisonCounts>>>,
     http: Mutex<BTreeMap<HttpKey, Arc<Spread>>>,
 }
 
@@ -179,6 +181,11 @@ impl Registry {
         Arc::clone(lock(&self.shadows).entry((endpoint.clone(), backend.clone())).or_default())
     }
 
+    /// The counters of comparisons of an endpoint's answers with those of a backend to copies.
+    pub(crate) fn comparison(&self, endpoint: &EndpointName, backend: &BackendName) -> Arc<ComparisonCounts> {
+        Arc::clone(lock(&self.comparisons).entry((endpoint.clone(), backend.clone())).or_default())
+    }
+
     /// The counter of HTTP answers.
     pub(crate) fn http(&self, key: HttpKey) -> Arc<Spread> {
         Arc::clone(lock(&self.http).entry(key).or_default())
@@ -189,12 +196,14 @@ impl Registry {
         lock(&self.backends).remove(name);
         lock(&self.routed).retain(|(_, backend), _| backend != name);
         lock(&self.shadows).retain(|(_, backend), _| backend != name);
+        lock(&self.comparisons).retain(|(_, backend), _| backend != name);
     }
 
     /// Forgets an endpoint that is gone, and the answers on its route.
     pub(crate) fn forget_endpoint(&self, name: &EndpointName, route: Option<&str>) {
         lock(&self.routed).retain(|(endpoint, _), _| endpoint != name);
         lock(&self.shadows).retain(|(endpoint, _), _| endpoint != name);
+        lock(&self.comparisons).retain(|(endpoint, _), _| endpoint != name);
         lock(&self.http).retain(|key, _| Some(&*key.route) != route);
     }
 
@@ -216,6 +225,11 @@ impl Registry {
 
     pub(crate) fn read_shadows(&self) -> Vec<((EndpointName, BackendName), ShadowCopies)> {
         lock(&self.shadows).iter().map(|(key, counts)| (key.clone(), counts.read())).collect()
+    }
+
+    /// Against the shadow, and against itself.
+    pub(crate) fn read_comparisons(&self) -> Vec<((EndpointName, BackendName), (Comparisons, Comparisons))> {
+        lock(&self.comparisons).iter().map(|(key, counts)| (key.clone(), counts.read())).collect()
     }
 
     pub(crate) fn read_http(&self) -> Vec<(HttpKey, u64)> {

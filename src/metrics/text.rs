@@ -106,6 +106,22 @@ pub(crate) fn render(registry: &Registry, own_restarts: &[(&'static str, u64)]) 
         "Copies of requests for shadow backends, by what became of them.",
         outcomes.collect(),
     );
+    let comparisons = registry.read_comparisons();
+    let outcomes = comparisons.iter().flat_map(|((e, b), (shadow, itself))| {
+        let row = move |kind: &str, (outcome, n): (&str, u64)| {
+            (format!("endpoint=\"{e}\",backend=\"{b}\",outcome=\"{kind}{outcome}\""), n)
+        };
+        let shadow = shadow.outcomes().map(|count| row("", count));
+        shadow.into_iter().chain(itself.outcomes().map(|count| row("noise_", count)))
+    });
+    family(
+        &mut out,
+        "serve_shadow_comparisons_total",
+        "counter",
+        "Answers of shadow backends compared with those of callers, by what came of it; noise_: the serving \
+         backend compared with itself.",
+        outcomes.collect(),
+    );
     let http = registry.read_http().into_iter().map(|(k, n)| {
         (format!("route=\"{}\",method=\"{}\",status_code=\"{}\"", escape(&k.route), k.method, k.status), n)
     });

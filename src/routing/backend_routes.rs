@@ -17,12 +17,31 @@ use crate::{
     port::Port,
     routing::{
         backend_port::{AnyBackendPort, PublishedReplica},
-        shadows::CopyMessage,
+        shadows::Copying,
     },
 };
 
-/// By message type, the [`CopyMessage`] of each message that can be copied.
-pub(crate) type Copiers = Arc<HashMap<TypeId, Arc<dyn Any + Send + Sync>>>;
+/// How each message is copied that can be.
+#[derive(Clone, Default)]
+pub(crate) struct Copiers(Arc<HashMap<TypeId, Copier>>);
+
+#[derive(Clone)]
+struct Copier {
+    /// The [`Copying`] of the message type.
+    copying: Arc<dyn Any + Send + Sync>,
+    compares: bool,
+}
+
+impl Copiers {
+    /// From now on `M` is copied like this; what could be compared before still can.
+    pub(crate) fn add<M: Request>(&mut self, copying: Copying<M>) {
+        let compares = copying.answer.is_some();
+        let all = Arc::make_mut(&mut self.0);
+        if compares || !all.contains_key(&TypeId::of::<M>()) {
+            all.insert(TypeId::of::<M>(), Copier { copying: Arc::new(copying), compares });
+        }
+    }
+}
 
 /// Every message type that one backend takes, and the ports over its replicas.
 pub(crate) struct BackendRoutes {
@@ -66,12 +85,16 @@ impl BackendRoutes {
     }
 
     pub(crate) fn copies_type(&self, message: TypeId) -> bool {
-        self.copiers.contains_key(&message)
+        self.copiers.0.contains_key(&message)
     }
 
-    /// What makes copies of `M`, if they can be made.
-    pub(crate) fn copier<M: Request>(&self) -> Option<CopyMessage<M>> {
-        self.copiers.get(&TypeId::of::<M>())?.downcast_ref().copied()
+    pub(crate) fn compares_type(&self, message: TypeId) -> bool {
+        self.copiers.0.get(&message).is_some_and(|copier| copier.compares)
+    }
+
+    /// How `M` is copied, if it can be.
+    pub(crate) fn copying<M: Request>(&self) -> Option<Copying<M>> {
+        self.copiers.0.get(&TypeId::of::<M>())?.copying.downcast_ref().copied()
     }
 
     /// Types of the messages it takes, for people.

@@ -12,10 +12,7 @@ use crate::{
     ids::EndpointName,
     meta::{Meta, RoutingRule, with_rng},
     metrics::spread::Spread,
-    routing::{
-        backend_routes::BackendRoutes,
-        shadows::{self, Shadow},
-    },
+    routing::{backend_routes::BackendRoutes, copies::Copies, shadows::Shadow},
     traffic::{Affinity, TrafficPolicy},
 };
 
@@ -88,10 +85,11 @@ impl EndpointState {
         if self.shadows.is_empty() {
             return port.call(msg, meta);
         }
-        let copies = shadows::copies(&self.shadows, &backend.routes, &msg, &meta);
-        let answer = port.call(msg, meta);
+        let mut copies = Copies::of(&self.shadows, &backend.routes, &msg, &meta);
+        let mut answer = port.call(msg, meta);
         if !matches!(answer, Answer::Refused(_)) {
-            copies.into_iter().for_each(shadows::Copied::send);
+            copies.watch_answer(&mut answer);
+            copies.send(port);
         }
         answer
     }
@@ -105,9 +103,18 @@ impl EndpointState {
                 return Err(Refusal { msg, meta, reply: Some(reply), why });
             }
         };
-        let copies = shadows::copies(&self.shadows, &backend.routes, &call.msg, &call.meta);
-        port.deliver(call, false)?;
-        copies.into_iter().for_each(shadows::Copied::send);
+        let mut copies = Copies::of(&self.shadows, &backend.routes, &call.msg, &call.meta);
+        if let Some(watch) = copies.watch() {
+            call.reply = call.reply.map(|result| {
+                watch.see(&result);
+                result
+            });
+        }
+        if let Err(refusal) = port.deliver(call, false) {
+            copies.cancel();
+            return Err(refusal);
+        }
+        copies.send(port);
         Ok(())
     }
 

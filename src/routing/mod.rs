@@ -2,6 +2,7 @@
 
 pub(crate) mod backend_port;
 pub(crate) mod backend_routes;
+pub(crate) mod copies;
 pub(crate) mod directory;
 pub(crate) mod endpoint;
 pub(crate) mod models;

@@ -92,6 +92,7 @@ impl Inner {
             backend.routes.publish(&[]);
             backend.replicas.iter().for_each(|replica| replica.control.stop());
         }
+        self.office.comparer.close();
         self.office.threads.clear();
         self.controller_stop.stop();
     }

@@ -5,14 +5,16 @@ use serde::Serialize;
 use crate::{
     actors::{
         controller::Office,
-        fleet::{ReplicaEntry, Seen},
+        fleet::{EndpointEntry, ReplicaEntry, Seen},
         reconcile::ReplicaState,
     },
+    comparison::ComparisonReport,
     config::BackendConfig,
     ids::{BackendName, EndpointName, ReplicaId},
     metrics::shadow::ShadowCopies,
+    routing::shadows::Shadow,
     serve::Serve,
-    traffic::{Affinity, ShadowRule, TrafficPolicy},
+    traffic::{Affinity, TrafficPolicy},
 };
 
 impl Serve {
@@ -31,10 +33,15 @@ impl Serve {
             replicas: entry.replicas.iter().map(replica).collect(),
             last_error: entry.last_error.as_deref().map(str::to_owned),
         });
-        let shadow = |endpoint: &EndpointName, rule: &ShadowRule| ShadowStatus {
-            backend: rule.backend().clone(),
-            proportion: rule.proportion(),
-            copies: self.0.office.metrics.registry.shadow(endpoint, rule.backend()).read(),
+        let shadow = |shadow: &Shadow| ShadowStatus {
+            backend: shadow.rule.backend().clone(),
+            proportion: shadow.rule.proportion(),
+            copies: shadow.counts.read(),
+            compare: shadow.comparison.as_ref().map(|comparison| comparison.report()),
+        };
+        let shadows = |entry: &EndpointEntry| match &*entry.slot.meaning() {
+            Some(state) => state.shadows.iter().map(shadow).collect(),
+            None => Vec::new(),
         };
         let endpoints = fleet.endpoints.iter().map(|(name, entry)| EndpointStatus {
             name: name.clone(),
@@ -42,7 +49,7 @@ impl Serve {
             methods: entry.declared.methods.clone(),
             traffic: entry.declared.traffic.clone(),
             affinity: entry.declared.affinity,
-            shadow: entry.declared.shadows.iter().map(|rule| shadow(name, rule)).collect(),
+            shadow: shadows(entry),
             last_minute: seen(&entry.seen),
         });
         Status { backends: backends.collect(), endpoints: endpoints.collect() }
@@ -151,6 +158,9 @@ pub struct ShadowStatus {
     pub proportion: f64,
     /// What became of the copies.
     pub copies: ShadowCopies,
+    /// What came of comparing their answers, if the rule says so.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub compare: Option<ComparisonReport>,
 }
 
 /// How many requests of an endpoint really went to one backend in the last minute.

@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use super::rendezvous;
+use super::{compare::Compare, rendezvous};
 use crate::{
     error::ServeError,
     ids::{BackendName, stable_hash},
@@ -23,6 +23,8 @@ pub struct ShadowRule {
     #[serde(skip)]
     backend: BackendName,
     proportion: f64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    compare: Option<Compare>,
     /// Apart from that of the backend's name, so that copies do not follow where a key is served.
     #[serde(skip)]
     hash: u64,
@@ -41,7 +43,21 @@ impl ShadowRule {
         }
         let hash = stable_hash(&format!("shadow of {backend}"));
         // Adding zero turns -0.0 into 0.0.
-        Ok(Self { backend, proportion: proportion + 0.0, hash })
+        Ok(Self { backend, proportion: proportion + 0.0, compare: None, hash })
+    }
+
+    /// Compares the answers to copies with those that the callers got; the counts and some pairs that differed
+    /// are in [`ShadowStatus`](crate::ShadowStatus).
+    ///
+    /// # Errors
+    /// Those of [`Compare::check`].
+    pub fn compare(self, compare: Compare) -> Result<Self, ServeError> {
+        Ok(Self { compare: Some(compare.check()?), ..self })
+    }
+
+    /// How answers are compared, if they are.
+    pub fn compared(&self) -> Option<&Compare> {
+        self.compare.as_ref()
     }
 
     /// The backend that gets copies.

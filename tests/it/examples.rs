@@ -10,7 +10,7 @@ use std::{
 };
 
 use actix_web::{App, test};
-use greenroom::{Placement, Serve, ServeError, ServeOptions, testing::Stage};
+use greenroom::{Compare, Placement, Serve, ServeError, ServeOptions, testing::Stage};
 use serde_json::Value;
 use tokio::time::{Instant, timeout};
 
@@ -24,6 +24,8 @@ mod composition;
 mod cpu_bound;
 #[path = "../../examples/scaling_out.rs"]
 mod scaling_out;
+#[path = "../../examples/shadow_compare.rs"]
+mod shadow_compare;
 #[path = "../../examples/testing_a_backend.rs"]
 mod testing_a_backend;
 
@@ -185,4 +187,19 @@ async fn light_requests_wait_when_the_heavy_backend_is_put_on_their_thread() {
 #[actix_web::test]
 async fn primes_are_counted() {
     assert_eq!([1, 2, 10, 100].map(cpu_bound::primes), [0, 1, 4, 25]);
+}
+
+#[actix_web::test]
+async fn the_new_version_differs_in_what_is_a_fault_of_its_own() -> Result<(), ServeError> {
+    let stage = Stage::new().await?;
+    shadow_compare::deploy(stage.serve()).await?;
+    let exactly = timeout(LIMIT, shadow_compare::try_out(stage.serve(), Compare::exact())).await.unwrap()?;
+    assert_eq!(exactly.agreement, Some(0.0));
+    assert!(exactly.noise_rate > Some(0.0), "{exactly}");
+    let within = Compare::within(0.0, 1e-6).sample(2);
+    let within = timeout(LIMIT, shadow_compare::try_out(stage.serve(), within)).await.unwrap()?;
+    assert_eq!((within.agreement, within.noise_rate), (Some(0.75), Some(0.0)));
+    let found: Vec<_> = within.sample.iter().map(|pair| (&*pair.path, &*pair.shadow.found)).collect();
+    assert_eq!(found, [("range[1]", "0.0"); 2]);
+    stage.end().await
 }

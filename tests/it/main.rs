@@ -12,6 +12,7 @@ mod batching;
 #[cfg(feature = "onnx")]
 mod binary;
 mod cancellation;
+mod compare;
 mod deadlines;
 #[cfg(feature = "onnx")]
 mod digits;

@@ -8,11 +8,12 @@ use std::{
 
 /// The top-level modules of the library, lowest first. A module uses those of lower floors only; those of one
 /// floor may use each other where the floor says so.
-const FLOORS: [(&[&str], Siblings); 11] = [
+const FLOORS: [(&[&str], Siblings); 12] = [
     (&["error", "ids"], Siblings::Together),
     (&["batching", "guard", "http_call", "meta", "route", "tensor", "traffic"], Siblings::Apart),
     (&["call", "config", "endpoint", "oip"], Siblings::Apart),
     (&["metrics", "port"], Siblings::Apart),
+    (&["comparison"], Siblings::Apart),
     (&["routing"], Siblings::Apart),
     (&["handle"], Siblings::Apart),
     (&["blocking"], Siblings::Apart),

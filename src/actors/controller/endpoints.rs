@@ -10,6 +10,7 @@ use crate::{
         controller::{Controller, Office, Outcome},
         fleet::{EndpointEntry, Fleet, Seen},
     },
+    comparison::Comparison,
     endpoint::Checked,
     error::ServeError,
     http_call::HttpCall,
@@ -40,9 +41,20 @@ fn state(
         backends.push(Routed { routes: routes(backend)?, requests });
     }
     let mut shadows = Vec::new();
+    let before = fleet.endpoints.get(name).map(|entry| entry.slot.meaning());
+    let before = before.as_deref().and_then(|state| state.as_deref());
     for rule in &declared.shadows {
         let counts = office.metrics.registry.shadow(name, rule.backend());
-        shadows.push(Shadow { rule: rule.clone(), routes: routes(rule.backend())?, counts });
+        // A rule that stays as it is goes on comparing where it was.
+        let known = before.and_then(|state| state.shadows.iter().find(|shadow| shadow.rule == *rule));
+        let comparison = rule.compared().map(|compare| {
+            let known = known.and_then(|shadow| shadow.comparison.clone());
+            known.unwrap_or_else(|| {
+                let total = office.metrics.registry.comparison(name, rule.backend());
+                Arc::new(Comparison::new(compare.clone(), &office.comparer, total))
+            })
+        });
+        shadows.push(Shadow { rule: rule.clone(), routes: routes(rule.backend())?, counts, comparison });
     }
     let (policy, affinity) = (declared.traffic.clone(), declared.affinity);
     let state = EndpointState { policy, affinity, backends, shadows };
@@ -51,6 +63,9 @@ fn state(
         state.check::<HttpCall>()?;
     }
     state.check_shadows(has_route)?;
+    if state.shadows.iter().any(|shadow| shadow.comparison.is_some()) {
+        office.comparer.start()?;
+    }
     Ok(state)
 }
 
