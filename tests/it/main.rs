@@ -21,6 +21,7 @@ mod embedding;
 mod endings;
 mod examples;
 mod examples_http;
+mod examples_traffic;
 mod frail;
 mod http;
 mod lifecycle;
