@@ -27,7 +27,7 @@ pub struct Visit {
     pub visits: u32,
 }
 
-/// Keeps its sessions in memory.
+/// Keeps its sessions in memory; a real one would let go of old ones.
 #[derive(Default)]
 struct Sessions(HashMap<Arc<str>, u32>);
 

@@ -12,11 +12,14 @@ mod batching;
 #[cfg(feature = "onnx")]
 mod binary;
 mod cancellation;
+#[path = "../conformance/mod.rs"]
+mod conformance;
 mod deadlines;
 #[cfg(feature = "onnx")]
 mod digits;
 #[cfg(feature = "onnx")]
 mod digits_example;
+mod documents;
 mod embedding;
 mod endings;
 mod examples;
