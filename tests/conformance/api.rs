@@ -1,16 +1,13 @@
 //! Backends and endpoints: made once, listed, deleted, two instances beside each other, one instance shared.
 
-use std::sync::{Condvar, Mutex};
-
 use actix::{Actor, Handler, Message};
 use greenroom::{
-    Backend, BackendConfig, BackendUpdate, Batch, ENDPOINT_METHODS, Endpoint, Placement, ReplicaContext,
-    Serve, ServeError, ServeOptions, ShadowRule,
+    Backend, BackendConfig, BackendUpdate, Batch, ENDPOINT_METHODS, Endpoint, ReplicaContext, ServeError,
+    ShadowRule,
 };
 use serde_json::json;
 
 use super::{Name, ask, create_named, here, named};
-use crate::wire::PATIENCE;
 
 #[actix_web::test]
 async fn a_second_backend_of_a_name_is_refused() {
@@ -232,27 +229,6 @@ async fn two_instances_with_the_same_names_do_not_touch_each_other() {
     one.shutdown().await.unwrap();
     assert_eq!(ask(&two, "e").await, Ok("two"));
     two.shutdown().await.unwrap();
-}
-
-#[actix_web::test]
-async fn replicas_of_a_backend_are_started_at_the_same_time() {
-    let serve = Serve::start(ServeOptions::default().serving_threads(2.try_into().unwrap())).await.unwrap();
-    for placement in [Placement::Worker, Placement::Dedicated] {
-        let met = (Mutex::new(0), Condvar::new());
-        // Each factory waits until the other has begun.
-        let backend = Backend::new(move |_| {
-            let (begun, changed) = &met;
-            let mut count = begun.lock().unwrap();
-            *count += 1;
-            changed.notify_all();
-            let (count, _) = changed.wait_timeout_while(count, PATIENCE, |count| *count < 2).unwrap();
-            if *count < 2 { Err("the other one did not begin".into()) } else { Ok(Doubler) }
-        });
-        let config = BackendConfig::default().num_replicas(2).placement(placement);
-        serve.create_backend("b", backend.batched::<Double>(), config).await.unwrap();
-        serve.delete_backend("b", false).await.unwrap();
-    }
-    serve.shutdown().await.unwrap();
 }
 
 #[actix_web::test]

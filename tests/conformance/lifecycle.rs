@@ -1,16 +1,23 @@
 //! Replicas: as many as asked for, their states, how they end.
 
-use std::{collections::BTreeSet, time::Duration};
+use std::{
+    collections::BTreeSet,
+    sync::{Condvar, Mutex},
+    time::Duration,
+};
 
 use actix::{Actor, Handler, Message};
 use greenroom::{
-    Backend, BackendConfig, BackendUpdate, Endpoint, ReplicaContext, ReplicaState, RestartPolicy, Serve,
-    ServeError,
+    Backend, BackendConfig, BackendUpdate, Endpoint, Placement, ReplicaContext, ReplicaState, RestartPolicy,
+    Serve, ServeError, ServeOptions,
 };
 use tokio::time::Instant;
 
 use super::{Pass, create_held, here, named};
-use crate::support::{Barrier, until};
+use crate::{
+    support::{Barrier, until},
+    wire::PATIENCE,
+};
 
 /// Asks which replica answers.
 #[derive(Message)]
@@ -191,6 +198,27 @@ async fn a_name_is_free_while_nothing_of_its_old_backend_is_left() {
         serve.delete_backend("b", false).await.unwrap();
         assert!(states(&serve).is_empty());
         assert_eq!(serve.delete_backend("b", false).await.unwrap_err().code(), "unknown_backend");
+    }
+    serve.shutdown().await.unwrap();
+}
+
+#[actix_web::test]
+async fn replicas_of_a_backend_are_started_at_the_same_time() {
+    let serve = Serve::start(ServeOptions::default().serving_threads(2.try_into().unwrap())).await.unwrap();
+    for placement in [Placement::Worker, Placement::Dedicated] {
+        let met = (Mutex::new(0), Condvar::new());
+        // Each factory waits until the other has begun.
+        let backend = Backend::new(move |_| {
+            let (begun, changed) = &met;
+            let mut count = begun.lock().unwrap();
+            *count += 1;
+            changed.notify_all();
+            let (count, _) = changed.wait_timeout_while(count, PATIENCE, |count| *count < 2).unwrap();
+            if *count < 2 { Err("the other one did not begin".into()) } else { Ok(Worker) }
+        });
+        let config = BackendConfig::default().num_replicas(2).placement(placement);
+        serve.create_backend("b", backend.handles::<Who>(), config).await.unwrap();
+        serve.delete_backend("b", false).await.unwrap();
     }
     serve.shutdown().await.unwrap();
 }
