@@ -122,7 +122,8 @@ fn soak(requests: usize) {
     load(&server, 1, &small, 0.0);
     let first_answer_s = started.elapsed().as_secs_f64();
     let idle_mib = server.pss_mib();
-    let mut sent = load(&server, 64, &small, 5.0).answered;
+    // Long enough for the allocator to have seen every size on every thread.
+    let mut sent = load(&server, 64, &small, 12.0).answered;
     let warm_mib = server.pss_mib();
     let (mut table, mut last) = (Table::new(["requests", "PSS MiB"]), warm_mib);
     table.row([sent.to_string(), format!("{warm_mib:.2}")]);

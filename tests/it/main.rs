@@ -13,16 +13,20 @@ mod batching;
 mod binary;
 mod cancellation;
 mod compare;
+#[path = "../conformance/mod.rs"]
+mod conformance;
 mod deadlines;
 #[cfg(feature = "onnx")]
 mod digits;
 #[cfg(feature = "onnx")]
 mod digits_example;
+mod documents;
 mod embedding;
 mod endings;
 mod endings_at_once;
 mod examples;
 mod examples_http;
+mod examples_traffic;
 mod frail;
 mod http;
 mod lifecycle;

@@ -1,0 +1,100 @@
+//! Options: defaults, what is refused, what an update changes.
+
+use std::{path::Path, time::Duration};
+
+use greenroom::{BackendConfig, BackendUpdate, Location, ServeConfig, ServeError};
+use serde_json::{Value, json};
+
+use super::{create_named, here};
+
+/// Where the problems of a refusal are.
+fn places(refused: Result<impl std::fmt::Debug, ServeError>) -> Vec<String> {
+    match refused.unwrap_err() {
+        ServeError::InvalidConfig(problems) => problems.into_iter().map(|problem| problem.place).collect(),
+        other => panic!("another error: {other:?}"),
+    }
+}
+
+#[test]
+fn the_options_of_a_backend_have_their_defaults() {
+    let options = serde_json::to_value(BackendConfig::default()).unwrap();
+    for (option, default) in [
+        ("num_replicas", json!(1)),
+        ("max_batch_size", Value::Null),
+        ("batch_wait_timeout_s", json!(0.0)),
+        ("max_concurrent_queries", json!(100)),
+        ("max_queued_queries", json!(1000)),
+        ("request_timeout_s", Value::Null),
+        ("graceful_shutdown_timeout_s", json!(20.0)),
+        ("startup_timeout_s", json!(60.0)),
+        ("idempotent", json!(false)),
+    ] {
+        assert_eq!(options[option], default, "{option}");
+    }
+}
+
+#[test]
+fn values_that_cannot_be_and_unknown_options_are_refused() {
+    for (option, values) in [
+        ("num_replicas", [json!(-1), json!("two"), json!(1.5)]),
+        ("max_batch_size", [json!(0), json!(-1), json!("many")]),
+        ("batch_wait_timeout_s", [json!(-0.1), json!("soon"), json!([])]),
+        ("max_concurrent_queries", [json!(0), json!(-1), Value::Null]),
+        ("graceful_shutdown_timeout_s", [json!(-1), json!("late"), json!({})]),
+        ("no_such_option", [json!(1), json!("x"), json!(true)]),
+    ] {
+        for value in values {
+            assert_eq!(places(BackendUpdate::from_json(json!({ option: value }))), [option], "{value}");
+        }
+    }
+    assert!(BackendUpdate::from_json(json!({"num_replicas": 0})).is_ok());
+    assert!(BackendConfig::default().max_batch_size(0).check().is_err());
+    assert_eq!(places(BackendConfig::default().max_batch_size(101).check()), ["max_concurrent_queries"]);
+}
+
+#[actix_web::test]
+async fn an_update_changes_what_it_gives_and_nothing_else() {
+    let serve = here().await;
+    create_named(&serve, &["a"]).await;
+    let update = BackendUpdate::from_json(json!({"num_replicas": 2, "max_concurrent_queries": 7})).unwrap();
+    serve.update_backend_config("a", update).await.unwrap();
+    let timeout = Duration::from_secs(3);
+    serve
+        .update_backend_config("a", BackendUpdate::default().graceful_shutdown_timeout(timeout))
+        .await
+        .unwrap();
+    let want =
+        BackendConfig::default().num_replicas(2).max_concurrent_queries(7).graceful_shutdown_timeout(timeout);
+    assert_eq!(serve.get_backend_config("a"), Ok(want));
+    serve.shutdown().await.unwrap();
+}
+
+#[actix_web::test]
+async fn an_update_of_an_unknown_backend_and_its_options_are_refused() {
+    let serve = here().await;
+    let update = serve.update_backend_config("nobody", BackendUpdate::default().num_replicas(2)).await;
+    assert_eq!(update.unwrap_err().code(), "unknown_backend");
+    assert_eq!(serve.get_backend_config("nobody").unwrap_err().code(), "unknown_backend");
+    serve.shutdown().await.unwrap();
+}
+
+#[test]
+fn the_options_of_http_have_their_defaults_and_unknown_ones_are_refused() {
+    let read = |http: Value| ServeConfig::from_json(json!({ "http": http }), Path::new("/"));
+    let http = read(json!({})).unwrap().http;
+    assert_eq!((http.host.as_str(), http.port, http.location), ("127.0.0.1", 8000, Location::HeadOnly));
+    for (name, location) in [
+        ("HeadOnly", Location::HeadOnly),
+        ("EveryNode", Location::EveryNode),
+        ("NoServer", Location::NoServer),
+    ] {
+        assert_eq!(read(json!({"location": name})).unwrap().http.location, location);
+    }
+    for (http, place) in [
+        (json!({"location": "Nowhere"}), "http.location"),
+        (json!({"port": "eighty"}), "http.port"),
+        (json!({"no_such_option": 1}), "http.no_such_option"),
+    ] {
+        assert_eq!(places(read(http)), [place]);
+    }
+}
