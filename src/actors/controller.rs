@@ -96,6 +96,8 @@ impl Controller {
         entry.publish();
         if entry.deleting && entry.replicas.is_empty() {
             entry.gone();
+            let generation = entry.generation;
+            fleet.generation = fleet.generation.max(generation);
             fleet.backends.remove(name);
             self.office.models.remove(name);
             self.office.metrics.registry.forget_backend(name);

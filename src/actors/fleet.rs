@@ -31,6 +31,9 @@ use crate::{
 pub(crate) struct Fleet {
     pub(crate) backends: BTreeMap<BackendName, BackendEntry>,
     pub(crate) endpoints: BTreeMap<EndpointName, EndpointEntry>,
+    /// Highest generation of backends that are gone; new ones go on from there, so that late news of old replicas
+    /// are not taken for news of new ones.
+    pub(crate) generation: u64,
 }
 
 /// One endpoint as it is.

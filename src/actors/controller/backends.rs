@@ -41,6 +41,7 @@ impl Handler<CreateBackend> for Controller {
         }
         let (tx, rx) = oneshot::channel();
         let metrics = self.office.metrics.registry.backend(&name);
+        let generation = self.office.fleet().generation;
         match self.office.fleet().backends.entry(name.clone()) {
             Entry::Occupied(_) => {
                 return refuse(ServeError::AlreadyExists { what: "backend", name: name.as_str().into() });
@@ -57,7 +58,7 @@ impl Handler<CreateBackend> for Controller {
                     look_again: None,
                     replicas: Vec::new(),
                     metrics,
-                    generation: 0,
+                    generation,
                     created: false,
                     deleting: false,
                     failure: None,
