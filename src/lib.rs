@@ -85,6 +85,8 @@ mod call;
 mod config;
 mod endpoint;
 mod error;
+#[cfg(feature = "gpu")]
+pub mod gpu;
 mod guard;
 mod handle;
 mod http;
