@@ -76,7 +76,7 @@ impl Fraction {
 
     /// This many ten-thousandths; `None` for 0 and for what [`Fraction::parse`] refuses.
     pub fn from_ten_thousandths(parts: u32) -> Option<Self> {
-        let allowed = parts <= WHOLE || (parts % WHOLE == 0 && parts / WHOLE <= WHOLE_DEVICES_MAX);
+        let allowed = parts <= WHOLE || (parts.is_multiple_of(WHOLE) && parts / WHOLE <= WHOLE_DEVICES_MAX);
         NonZeroU32::new(parts).filter(|_| allowed).map(Self)
     }
 

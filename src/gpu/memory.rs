@@ -92,12 +92,6 @@ impl Drop for Reservation {
 #[derive(Debug)]
 pub(crate) struct Charge(Reservation);
 
-impl Charge {
-    pub(crate) fn bytes(&self) -> u64 {
-        self.0.bytes
-    }
-}
-
 impl Drop for Charge {
     fn drop(&mut self) {
         self.0.account.made.fetch_sub(self.0.bytes, Relaxed);
@@ -118,7 +112,7 @@ mod tests {
         let reserved = account.reserve(300).unwrap();
         assert_eq!((account.used(), account.made()), (512, 0));
         let charge = reserved.commit();
-        assert_eq!((charge.bytes(), account.made()), (512, 512));
+        assert_eq!((charge.0.bytes, account.made()), (512, 512));
         let refused = account.reserve(512).unwrap_err();
         let told = GpuError::QuotaExceeded { requested_bytes: 512, used_bytes: 512, quota_bytes: 1000 };
         assert_eq!(refused, told);
@@ -195,13 +189,13 @@ mod tests {
                 if step == 0 {
                     held.pop();
                 } else {
-                    let before: u64 = held.iter().map(Charge::bytes).sum();
+                    let before: u64 = held.iter().map(|charge| charge.0.bytes).sum();
                     match account.reserve(size) {
                         Ok(reserved) => held.push(reserved.commit()),
                         Err(_) => prop_assert!(before + rounded(size) > 20_000),
                     }
                 }
-                let sum: u64 = held.iter().map(Charge::bytes).sum();
+                let sum: u64 = held.iter().map(|charge| charge.0.bytes).sum();
                 prop_assert_eq!((account.used(), account.made()), (sum, sum));
                 prop_assert!(sum <= 20_000);
             }

@@ -265,14 +265,6 @@ impl Shares {
         }
     }
 
-    /// Everything on the device is gone, and every client with it.
-    pub(crate) fn reset(&mut self) {
-        self.clients.clear();
-        self.in_flight = 0;
-        self.in_flight_estimate = Duration::ZERO;
-        self.hold = None;
-    }
-
     /// Charges the time that the device stood idle for a client: a short wait after each of its slices is free,
     /// as otherwise the waiting would cost its share; the rest counts as used, or it could keep others out.
     fn close_hold(&mut self, now: Duration) {

@@ -22,6 +22,8 @@ mod endings;
 mod examples;
 mod examples_http;
 mod frail;
+#[cfg(feature = "gpu")]
+mod gpu;
 mod http;
 mod lifecycle;
 mod meta;
