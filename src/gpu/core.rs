@@ -1,5 +1,6 @@
 //! What the device's thread does, step by step: requests in, slices to the device, answers out.
 
+mod compiling;
 mod loss;
 mod report;
 mod slicing;
@@ -20,13 +21,13 @@ use super::{
     error::GpuError,
     gpu_device::{DeviceOptions, GpuDevice},
     job::Job,
-    kernel::{GpuKernel, KernelHandle, KernelSpec},
     lease::GpuLease,
     link::{Answer, Command, Dropped, Link, Of},
     memory::{Charge, MemoryAccount, rounded},
     shares::{Next, SharePolicy, Shares},
     slices::Cost,
 };
+use compiling::Compiling;
 use loss::Losses;
 use tenant::{Running, Tenant};
 
@@ -89,16 +90,23 @@ pub(crate) struct Core<D: DeviceOps> {
     done: Vec<Done>,
     dropped: Vec<Dropped>,
     closing: Option<Answer<()>>,
+    compiling: Compiling<D>,
 }
 
 impl<D: DeviceOps> Core<D> {
-    pub(crate) fn new(device: D, link: Arc<Link>, capacity: Arc<Capacity>, options: DeviceOptions) -> Self {
+    pub(crate) fn new(
+        device: D,
+        link: Arc<Link>,
+        capacity: Arc<Capacity>,
+        options: DeviceOptions,
+    ) -> Result<Self, GpuError> {
         let mut sharing = options.sharing;
         if device.submitting_waits() {
             // For what was submitted before: depth would hide nothing.
             sharing.depth_max = 1;
         }
-        Self {
+        let compiling = Compiling::start(&link)?;
+        Ok(Self {
             device,
             link,
             capacity,
@@ -119,7 +127,8 @@ impl<D: DeviceOps> Core<D> {
             done: Vec::new(),
             dropped: Vec::new(),
             closing: None,
-        }
+            compiling,
+        })
     }
 
     pub(crate) fn is_busy(&self) -> bool {
@@ -144,11 +153,7 @@ impl<D: DeviceOps> Core<D> {
                 drop(of);
                 let _ = answer.send(made);
             }
-            Command::CreateKernel { of, spec, answer } => {
-                let made = self.create_kernel(&of, &spec);
-                drop(of);
-                let _ = answer.send(made);
-            }
+            Command::CreateKernel { of, spec, answer } => self.compile(of, spec, answer),
             Command::Submit { of, job, answer } => self.queue(of, job, answer, now),
             Command::Status { answer } => {
                 let status = self.status(now);
@@ -168,6 +173,7 @@ impl<D: DeviceOps> Core<D> {
     /// Starts what may start now. Answers when to look again at the latest, unless something happens before.
     pub(crate) fn advance(&mut self, now: Duration) -> Option<Duration> {
         self.free_dropped();
+        self.take_compiled();
         self.watch(now);
         let due = loop {
             match self.shares.next(now) {
@@ -248,26 +254,6 @@ impl<D: DeviceOps> Core<D> {
         self.buffers.insert(id, Held { lease, bytes, buffer, _charge: charge });
         let link = Arc::clone(&self.link);
         Ok(GpuBuffer(Arc::new(BufferHandle { id, lease, epoch: of.epoch, bytes, link })))
-    }
-
-    fn create_kernel(&mut self, of: &Of, spec: &KernelSpec) -> Result<GpuKernel, GpuError> {
-        self.tenant(of)?;
-        let most = self.device.facts().immediate_bytes_max;
-        if let Some(split) = spec
-            .split
-            .filter(|split| !split.immediate_offset.is_multiple_of(4) || split.immediate_offset + 4 > most)
-        {
-            let what = format!(
-                "the split axis at byte {} of the immediates; allowed: multiples of 4 below {most}",
-                split.immediate_offset
-            );
-            return Err(GpuError::invalid(what));
-        }
-        let kernel = self.device.create_kernel(spec)?;
-        let (id, lease, link) = (self.id(), of.lease, Arc::clone(&self.link));
-        self.kernels.insert(id, Compiled { lease, kernel, cost: Cost::default() });
-        let (epoch, split) = (of.epoch, spec.split);
-        Ok(GpuKernel(Arc::new(KernelHandle { id, lease, epoch, split, link })))
     }
 
     fn queue(&mut self, of: Of, job: Job, answer: Answer<super::JobDone>, now: Duration) {

@@ -1,6 +1,7 @@
 //! What the scheduler needs of a device: buffers, kernels, slices that end in order, and the news that it is lost.
 
 mod adapter;
+mod compile;
 mod encode;
 mod memory_size;
 mod simulated;
@@ -82,10 +83,19 @@ pub(crate) struct Done {
     pub(crate) reads: Vec<Vec<u8>>,
 }
 
+/// Compiles kernels, on another thread than the device's: it takes long.
+pub(crate) trait Compile: Send + 'static {
+    type Kernel;
+
+    fn compile(&self, spec: &KernelSpec) -> Result<Self::Kernel, GpuError>;
+}
+
 /// A device. Slices end in the order of their submission; one thread calls all of it.
 pub(crate) trait DeviceOps {
     type Buffer;
-    type Kernel;
+    type Kernel: Send + 'static;
+    /// What compiles kernels for it.
+    type Compiler: Compile<Kernel = Self::Kernel>;
     /// A kernel with its buffers.
     type Bound;
 
@@ -96,7 +106,7 @@ pub(crate) trait DeviceOps {
 
     fn create_buffer(&mut self, bytes: u64) -> Result<Self::Buffer, GpuError>;
 
-    fn create_kernel(&mut self, spec: &KernelSpec) -> Result<Self::Kernel, GpuError>;
+    fn compiler(&self) -> Self::Compiler;
 
     /// Binds buffers to a kernel; with each the bytes of it that are used.
     fn bind(

@@ -196,7 +196,10 @@ fn serve<D: DeviceOps>(device: Result<D, GpuError>, options: DeviceOptions, answ
         capacity: Arc::clone(&capacity),
         jobs_max: options.jobs_max,
     };
-    let mut core = Core::new(device, link, capacity, options);
+    let mut core = match Core::new(device, link, capacity, options) {
+        Ok(core) => core,
+        Err(error) => return drop(answer.send(Err(error))),
+    };
     let origin = Instant::now();
     if answer.send(Ok(GpuDevice(Arc::new(handle)))).is_err() {
         return;

@@ -24,7 +24,7 @@ use super::{
 };
 
 /// Requests on their way to the device's thread, of all leases together.
-pub(crate) const COMMANDS_MAX: usize = 1024;
+pub(crate) const COMMANDS_MAX: usize = 4096;
 
 pub(crate) type Answer<T> = oneshot::Sender<Result<T, GpuError>>;
 
@@ -64,6 +64,8 @@ pub(crate) struct Link {
     /// As long as there are things to drop, which quotas and leases bound.
     dropped: Mutex<Vec<Dropped>>,
     closing: AtomicBool,
+    /// Whether a request to look around is on its way: one is enough, however much is dropped.
+    woken: AtomicBool,
 }
 
 impl Link {
@@ -73,6 +75,7 @@ impl Link {
             epoch: AtomicU64::new(1),
             dropped: Mutex::default(),
             closing: AtomicBool::new(false),
+            woken: AtomicBool::new(false),
         }
     }
 
@@ -95,7 +98,15 @@ impl Link {
     /// Nobody is left who could ask for anything.
     pub(crate) fn close(&self) {
         self.closing.store(true, Ordering::Release);
-        let _ = self.commands.try_send(Command::Wake);
+        self.wake();
+    }
+
+    /// Has the device's thread look around.
+    pub(crate) fn wake(&self) {
+        if !self.woken.swap(true, Ordering::AcqRel) {
+            // When the channel is full it is awake anyway.
+            let _ = self.commands.try_send(Command::Wake);
+        }
     }
 
     pub(crate) fn is_closing(&self) -> bool {
@@ -104,11 +115,12 @@ impl Link {
 
     pub(crate) fn dropped(&self, what: Dropped) {
         self.dropped.lock().unwrap_or_else(PoisonError::into_inner).push(what);
-        // When the channel is full the thread is awake anyway.
-        let _ = self.commands.try_send(Command::Wake);
+        self.wake();
     }
 
     pub(crate) fn take_dropped(&self, into: &mut Vec<Dropped>) {
+        // Before the list is taken: what comes after it wakes again.
+        self.woken.store(false, Ordering::Release);
         into.append(&mut self.dropped.lock().unwrap_or_else(PoisonError::into_inner));
     }
 }

@@ -2,7 +2,7 @@
 
 use std::{collections::VecDeque, thread, time::Duration};
 
-use super::{DeviceFacts, DeviceOps, Done, MemorySource, Piece};
+use super::{Compile, DeviceFacts, DeviceOps, Done, MemorySource, Piece};
 use crate::gpu::{error::GpuError, kernel::KernelSpec};
 
 /// How a simulated device behaves. For tests of what stands on leases, without a driver.
@@ -104,9 +104,21 @@ fn range(offset: u64, bytes: u64) -> std::ops::Range<usize> {
     start..start.saturating_add(usize::try_from(bytes).unwrap_or(usize::MAX))
 }
 
+/// Takes every text for a kernel.
+pub(crate) struct NoCompiler;
+
+impl Compile for NoCompiler {
+    type Kernel = ();
+
+    fn compile(&self, _: &KernelSpec) -> Result<(), GpuError> {
+        Ok(())
+    }
+}
+
 impl DeviceOps for Simulated {
     type Buffer = Contents;
     type Kernel = ();
+    type Compiler = NoCompiler;
     type Bound = ();
 
     fn facts(&self) -> &DeviceFacts {
@@ -126,8 +138,8 @@ impl DeviceOps for Simulated {
         Ok(contents)
     }
 
-    fn create_kernel(&mut self, _: &KernelSpec) -> Result<(), GpuError> {
-        Ok(())
+    fn compiler(&self) -> NoCompiler {
+        NoCompiler
     }
 
     fn bind(&mut self, (): &(), _: &[(&Contents, u64)]) -> Result<(), GpuError> {

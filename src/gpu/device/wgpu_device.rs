@@ -11,10 +11,11 @@ use futures_util::FutureExt;
 
 use super::{
     DeviceFacts, DeviceOps, DeviceSource, Done, MemorySource, Piece, adapter,
+    compile::Compiler,
     encode::{Flight, Timer},
     memory_size,
 };
-use crate::gpu::{error::GpuError, kernel::KernelSpec};
+use crate::gpu::error::GpuError;
 
 /// How long the driver's tool may take to tell the size of the memory.
 const TOOL_PATIENCE: Duration = Duration::from_secs(5);
@@ -89,10 +90,17 @@ impl WgpuDevice {
         let error = self.open.news.error.lock().unwrap_or_else(PoisonError::into_inner).take();
         match error {
             None => Ok(()),
-            Some(wgpu::Error::OutOfMemory { .. }) => Err(GpuError::DeviceOutOfMemory),
-            Some(wgpu::Error::Validation { description, .. } | wgpu::Error::Internal { description, .. }) => {
-                Err(GpuError::invalid(description))
-            }
+            Some(error) => Err(typed(error)),
+        }
+    }
+}
+
+/// What wgpu says, as we say it.
+pub(super) fn typed(error: wgpu::Error) -> GpuError {
+    match error {
+        wgpu::Error::OutOfMemory { .. } => GpuError::DeviceOutOfMemory,
+        wgpu::Error::Validation { description, .. } | wgpu::Error::Internal { description, .. } => {
+            GpuError::invalid(description)
         }
     }
 }
@@ -150,6 +158,7 @@ fn buffer_bytes(device: &wgpu::Device) -> u64 {
 impl DeviceOps for WgpuDevice {
     type Buffer = wgpu::Buffer;
     type Kernel = wgpu::ComputePipeline;
+    type Compiler = Compiler;
     type Bound = Bound;
 
     fn facts(&self) -> &DeviceFacts {
@@ -171,22 +180,8 @@ impl DeviceOps for WgpuDevice {
         self.check().map(|()| buffer)
     }
 
-    fn create_kernel(&mut self, spec: &KernelSpec) -> Result<wgpu::ComputePipeline, GpuError> {
-        let source = wgpu::ShaderSource::Wgsl(spec.wgsl.as_ref().into());
-        let module =
-            self.open.device.create_shader_module(wgpu::ShaderModuleDescriptor { label: None, source });
-        if let Err(error) = self.check() {
-            return Err(located(&module, error));
-        }
-        let pipeline = self.open.device.create_compute_pipeline(&wgpu::ComputePipelineDescriptor {
-            label: None,
-            layout: None,
-            module: &module,
-            entry_point: Some(&spec.entry),
-            compilation_options: wgpu::PipelineCompilationOptions::default(),
-            cache: None,
-        });
-        self.check().map(|()| pipeline)
+    fn compiler(&self) -> Compiler {
+        Compiler(self.open.device.clone())
     }
 
     fn bind(
@@ -256,15 +251,4 @@ impl DeviceOps for WgpuDevice {
     fn counted_bytes(&self) -> Option<u64> {
         Some(buffer_bytes(&self.open.device).saturating_sub(self.open.own_bytes))
     }
-}
-
-/// The error of a module with its place in the text.
-fn located(module: &wgpu::ShaderModule, error: GpuError) -> GpuError {
-    let info = module.get_compilation_info().now_or_never();
-    let place = info.into_iter().flat_map(|info| info.messages).find_map(|message| {
-        let place = message.location?;
-        let (line, column) = (place.line_number, place.line_position);
-        Some(GpuError::Wgsl { line, column, message: message.message.into() })
-    });
-    place.unwrap_or(error)
 }
