@@ -59,6 +59,7 @@ impl Work {
             let times: Vec<f64> = times.collect();
             let groups = length.as_secs_f64() / median(times[2..].to_vec()) * f64::from(tried);
             if groups < f64::from(GROUPS_MAX) {
+                device.close().wait().expect("it is open");
                 return Self { groups: (groups.round() as u32).max(1), rounds };
             }
             rounds *= 4;
@@ -120,13 +121,13 @@ impl Client {
 /// What a run saw after its warm-up.
 pub struct Run {
     /// The device at the start and after each second.
-    seconds: Vec<(Instant, DeviceStatus)>,
+    seconds: Vec<DeviceStatus>,
     latencies: Vec<Vec<f64>>,
 }
 
 impl Run {
     fn used(&self, from: usize, to: usize, client: usize) -> f64 {
-        let time = |at: usize| self.seconds[at].1.leases[client].device_time;
+        let time = |at: usize| self.seconds[at].leases[client].device_time;
         (time(to) - time(from)).as_secs_f64()
     }
 
@@ -140,7 +141,7 @@ impl Run {
     }
 
     fn wall(&self) -> f64 {
-        (self.seconds[self.last()].0 - self.seconds[0].0).as_secs_f64()
+        (self.seconds[self.last()].uptime - self.seconds[0].uptime).as_secs_f64()
     }
 
     /// Part of all device time.
@@ -161,7 +162,7 @@ impl Run {
     }
 
     pub fn jobs_per_second(&self) -> f64 {
-        let jobs = |at: usize| self.seconds[at].1.leases.iter().map(|lease| lease.jobs).sum::<u64>();
+        let jobs = |at: usize| self.seconds[at].leases.iter().map(|lease| lease.jobs).sum::<u64>();
         (jobs(self.last()) - jobs(0)) as f64 / self.wall()
     }
 
@@ -190,7 +191,7 @@ pub fn run(scale: Scale, options: DeviceOptions, clients: &[Client]) -> Run {
     let ready = Barrier::new(clients.len() + 1);
     let begin = Instant::now() + WARM_UP;
     let end = begin + scale.run;
-    thread::scope(|scope| {
+    let seen = thread::scope(|scope| {
         let threads: Vec<_> = clients
             .iter()
             .zip(&works)
@@ -215,14 +216,22 @@ pub fn run(scale: Scale, options: DeviceOptions, clients: &[Client]) -> Run {
         let mut seconds = Vec::new();
         let mut at = begin;
         while at <= end {
-            thread::park_timeout(at.saturating_duration_since(Instant::now()));
-            seconds.push((Instant::now(), device.status().wait().expect("it is open")));
+            until(at);
+            seconds.push(device.status().wait().expect("it is open"));
             at += Duration::from_secs(1);
         }
         let latencies = threads.into_iter().map(|thread| thread.join().expect("a client")).collect();
-        drop(leases.clone());
         Run { seconds, latencies }
-    })
+    });
+    device.close().wait().expect("it is open");
+    seen
+}
+
+/// An answer that was waited for before may end a pause early.
+fn until(at: Instant) {
+    while let Some(rest) = at.checked_duration_since(Instant::now()).filter(|rest| !rest.is_zero()) {
+        thread::park_timeout(rest);
+    }
 }
 
 fn closed(lease: &GpuLease, job: &Job, outstanding: usize, begin: Instant, end: Instant) -> Vec<f64> {
@@ -249,7 +258,7 @@ fn poisson(lease: &GpuLease, job: &Job, every: Duration, begin: Instant, end: In
         draw ^= draw << 17;
         let uniform = (draw >> 11) as f64 / (1_u64 << 53) as f64;
         at += every.mul_f64(-(1.0 - uniform).ln());
-        thread::park_timeout(at.saturating_duration_since(Instant::now()));
+        until(at);
         let sent = Instant::now();
         lease.submit(job.clone()).wait().expect("a job");
         if sent > begin {

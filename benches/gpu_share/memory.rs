@@ -76,6 +76,7 @@ pub fn violations(scale: Scale, operations: usize) -> u64 {
         status.counted_bytes,
         status.leased_bytes
     );
+    device.close().wait().expect("it is open");
     violations.into_inner()
 }
 
@@ -84,14 +85,16 @@ pub fn recovery(scale: Scale) -> Duration {
     let device = GpuDevice::open(scale.options(Order::Shares)).wait().expect("it opened before");
     let work = Work { groups: 16, rounds: 100 };
     let mut lease = lease(&device, 1.0, SharePolicy::WorkConserving);
-    let mut lost_at = None;
+    let mut lost_at: Option<Instant> = None;
     loop {
         let buffer = lease.create_buffer(u64::from(work.groups) * 256).wait().expect("a buffer");
         let kernel = lease.create_kernel(KernelSpec::new(KERNEL)).wait().expect("a kernel");
         let job = Job::new().dispatch_with(&kernel, &[&buffer], [work.groups, 1, 1], &work.immediates());
         lease.submit(job.clone()).wait().expect("a job");
         if let Some(at) = lost_at {
-            return Instant::now().duration_since(at);
+            let took = at.elapsed();
+            device.close().wait().expect("it is open");
+            return took;
         }
         let jobs: Vec<_> = (0..32).map(|_| lease.submit(job.clone())).collect();
         lost_at = Some(Instant::now());

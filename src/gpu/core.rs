@@ -89,6 +89,9 @@ pub(crate) struct Core<D: DeviceOps> {
     second: u64,
     done: Vec<Done>,
     dropped: Vec<Dropped>,
+    /// Jobs that have ended and are to be answered when the device has its next slice: waking their callers takes
+    /// longer than starting one.
+    ended: Vec<Running<D::Bound>>,
     closing: Option<Answer<()>>,
     compiling: Compiling<D>,
 }
@@ -100,18 +103,13 @@ impl<D: DeviceOps> Core<D> {
         capacity: Arc<Capacity>,
         options: DeviceOptions,
     ) -> Result<Self, GpuError> {
-        let mut sharing = options.sharing;
-        if device.submitting_waits() {
-            // For what was submitted before: depth would hide nothing.
-            sharing.depth_max = 1;
-        }
         let compiling = Compiling::start(&link)?;
         Ok(Self {
             device,
             link,
             capacity,
+            shares: Shares::new(options.sharing),
             options,
-            shares: Shares::new(sharing),
             tenants: BTreeMap::new(),
             buffers: HashMap::new(),
             kernels: HashMap::new(),
@@ -126,6 +124,7 @@ impl<D: DeviceOps> Core<D> {
             second: 0,
             done: Vec::new(),
             dropped: Vec::new(),
+            ended: Vec::new(),
             closing: None,
             compiling,
         })
@@ -133,6 +132,11 @@ impl<D: DeviceOps> Core<D> {
 
     pub(crate) fn is_busy(&self) -> bool {
         !self.flights.is_empty()
+    }
+
+    /// Whether a job that came now could start at once.
+    pub(crate) fn is_full(&self) -> bool {
+        self.flights.len() >= self.shares.options().depth_max
     }
 
     pub(crate) fn is_closed(&self) -> bool {
@@ -186,6 +190,7 @@ impl<D: DeviceOps> Core<D> {
                 Next::Full | Next::Idle => break None,
             }
         };
+        self.answer();
         let watch = (!self.flights.is_empty()).then(|| self.progress_at + self.options.give_up_after);
         due.into_iter().chain(watch).min()
     }
@@ -214,9 +219,14 @@ impl<D: DeviceOps> Core<D> {
             if let Some(tenant) = self.tenants.get_mut(&flight.lease) {
                 tenant.slice_ended(&flight, ended);
             }
-            self.answer_front(flight.lease, now);
+            self.end_front(flight.lease, now);
         }
         self.done = done;
+    }
+
+    /// Answers the jobs that have ended.
+    fn answer(&mut self) {
+        self.ended.drain(..).for_each(Running::answer);
     }
 
     fn id(&mut self) -> u64 {
@@ -305,22 +315,26 @@ impl<D: DeviceOps> Core<D> {
         }
     }
 
-    /// Answers the jobs at the head of a lease's queue that have ended.
-    fn answer_front(&mut self, lease: u64, now: Duration) {
+    /// Takes the jobs that have ended from the head of a lease's queue.
+    fn end_front(&mut self, lease: u64, now: Duration) {
         let Some(tenant) = self.tenants.get_mut(&lease) else { return };
         while let Some(job) = tenant.pop_ended() {
             self.shares.answered(lease, now);
-            job.answer();
+            self.ended.push(job);
         }
         self.forget_if_ended(lease);
     }
 
     /// The thread ends: nobody waits for an answer that never comes.
     pub(crate) fn end(mut self) {
+        self.answer();
         for tenant in std::mem::take(&mut self.tenants).into_values() {
             tenant.fail(&GpuError::Closed, &GpuError::Closed);
         }
-        if let Some(answer) = self.closing.take() {
+        let closing = self.closing.take();
+        // The device too, before anybody hears of it: drivers do not like to be left running when a process ends.
+        drop(self);
+        if let Some(answer) = closing {
             let _ = answer.send(Ok(()));
         }
     }

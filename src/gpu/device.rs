@@ -101,9 +101,6 @@ pub(crate) trait DeviceOps {
 
     fn facts(&self) -> &DeviceFacts;
 
-    /// Whether submitting a slice takes until the one before has ended.
-    fn submitting_waits(&self) -> bool;
-
     fn create_buffer(&mut self, bytes: u64) -> Result<Self::Buffer, GpuError>;
 
     fn compiler(&self) -> Self::Compiler;
@@ -129,6 +126,9 @@ pub(crate) trait DeviceOps {
 
     /// Opens the device again; everything made before is void.
     fn reopen(&mut self) -> Result<(), GpuError>;
+
+    /// How many devices that were given up are not gone yet.
+    fn abandoned(&self) -> usize;
 
     /// Bytes in buffers by the device's own count, without those it always holds; `None` when it does not count.
     fn counted_bytes(&self) -> Option<u64>;

@@ -22,8 +22,10 @@ use super::{
     status::DeviceStatus,
 };
 
-/// How long the thread waits for the device before it looks at its requests again.
+/// How long the thread waits for the device before it looks at its requests again: when a job could start, and when
+/// the device has all it may have.
 const LOOK: Duration = Duration::from_micros(200);
+const LOOK_FULL: Duration = Duration::from_millis(1);
 
 /// How a device is opened and shared.
 #[derive(Clone, Debug, PartialEq)]
@@ -156,7 +158,8 @@ impl GpuDevice {
         self.0.link.send(Command::Lose)
     }
 
-    /// Ends its thread. Everything that is asked of it or of its leases from then on fails.
+    /// Ends its thread. Everything that is asked of it or of its leases from then on fails. The answer comes when the
+    /// driver is done with it: wait for it before the process ends, some drivers crash otherwise.
     ///
     /// # Errors
     /// [`GpuError::Closed`] when it was closed before.
@@ -223,7 +226,8 @@ fn turn<D: DeviceOps>(core: &mut Core<D>, requests: &Receiver<Command>, origin: 
     let now = origin.elapsed();
     let wait = due.map_or(IDLE_LOOK, |due| due.saturating_sub(now).min(IDLE_LOOK));
     if core.is_busy() {
-        core.collect(wait.min(LOOK), now);
+        let look = if core.is_full() { LOOK_FULL } else { LOOK };
+        core.collect(wait.min(look), now);
         core.settle(origin.elapsed());
         return;
     }

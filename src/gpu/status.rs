@@ -24,6 +24,8 @@ pub struct DeviceStatus {
     pub lost: u64,
     /// How long it took last to open it again.
     pub recovery: Option<Duration>,
+    /// Devices that were lost and are not gone yet: each has a thread, and perhaps a job that runs on.
+    pub abandoned: usize,
     /// Bytes that leases hold, by our count.
     pub leased_bytes: u64,
     /// Bytes in buffers by the device's own count, without what it holds for itself; `None` where it does not count.

@@ -6,7 +6,12 @@ mod loss;
 mod on_device;
 mod placement;
 
-use std::sync::OnceLock;
+use std::{
+    ops::Deref,
+    sync::OnceLock,
+    thread,
+    time::{Duration, Instant},
+};
 
 use greenroom::gpu::{
     DeviceOptions, DeviceSource, Fraction, GpuDevice, GpuLease, LeaseRequest, SimulatedDevice, adapters,
@@ -40,14 +45,34 @@ pub fn lease(device: &GpuDevice, value: f64, bytes: u64) -> GpuLease {
 }
 
 /// A Vulkan device with these options; without one the test says loudly that it did not run.
-pub fn vulkan(options: DeviceOptions) -> Option<GpuDevice> {
+pub fn vulkan(options: DeviceOptions) -> Option<Opened> {
     static FOUND: OnceLock<usize> = OnceLock::new();
     if *FOUND.get_or_init(|| adapters().len()) == 0 {
         let test = std::thread::current().name().unwrap_or("a test").to_owned();
         eprintln!("SKIPPED {test}: no Vulkan device; tests/setup.sh installs one in software");
         return None;
     }
-    Some(GpuDevice::open(DeviceOptions { source: DeviceSource::First, ..options }).wait().unwrap())
+    Some(Opened(GpuDevice::open(DeviceOptions { source: DeviceSource::First, ..options }).wait().unwrap()))
+}
+
+/// A device of a driver, which is gone before the test's process ends.
+pub struct Opened(GpuDevice);
+
+impl Deref for Opened {
+    type Target = GpuDevice;
+    fn deref(&self) -> &GpuDevice {
+        &self.0
+    }
+}
+
+impl Drop for Opened {
+    fn drop(&mut self) {
+        let end = Instant::now() + Duration::from_secs(60);
+        while self.0.status().wait().is_ok_and(|status| status.abandoned > 0) && Instant::now() < end {
+            thread::park_timeout(Duration::from_millis(5));
+        }
+        let _ = self.0.close().wait();
+    }
 }
 
 /// Numbers as a device has them.

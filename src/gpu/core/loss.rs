@@ -51,6 +51,8 @@ impl<D: DeviceOps> Core<D> {
 
     /// Every job fails, everything that was made is void, and the device is opened again.
     fn lost(&mut self, culprit: Option<(u64, GpuError)>, reason: Box<str>, now: Duration) {
+        // They ended before.
+        self.answer();
         let epoch = self.link.epoch();
         // First of all: whoever is told must find the next epoch.
         self.link.next_epoch();

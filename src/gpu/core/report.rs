@@ -51,6 +51,7 @@ impl<D: DeviceOps> Core<D> {
             suspect: self.is_suspect(now),
             lost: self.losses.count,
             recovery: self.losses.recovery,
+            abandoned: self.device.abandoned(),
             leased_bytes: self.tenants.values().map(|tenant| tenant.account.made()).sum(),
             counted_bytes: self.device.counted_bytes(),
         }

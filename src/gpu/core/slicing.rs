@@ -89,7 +89,7 @@ impl<D: DeviceOps> Core<D> {
         if let Some(tenant) = self.tenants.get_mut(&lease) {
             tenant.next_job_failed(error);
             self.shares.withdrawn(lease);
-            self.answer_front(lease, now);
+            self.end_front(lease, now);
         }
     }
 

@@ -125,10 +125,6 @@ impl DeviceOps for Simulated {
         &self.facts
     }
 
-    fn submitting_waits(&self) -> bool {
-        false
-    }
-
     fn create_buffer(&mut self, bytes: u64) -> Result<Contents, GpuError> {
         if self.held().saturating_add(bytes) > self.spec.driver_bytes {
             return Err(GpuError::DeviceOutOfMemory);
@@ -202,6 +198,10 @@ impl DeviceOps for Simulated {
         self.flights.clear();
         self.free_at = Duration::ZERO;
         Ok(())
+    }
+
+    fn abandoned(&self) -> usize {
+        0
     }
 
     fn counted_bytes(&self) -> Option<u64> {

@@ -48,6 +48,8 @@ pub(crate) struct WgpuDevice {
     facts: DeviceFacts,
     pub(super) open: Open,
     pub(super) tickets: u64,
+    /// Cloned by each thread that drops a device.
+    abandoned: Arc<()>,
 }
 
 /// A kernel with its buffers.
@@ -82,7 +84,7 @@ impl WgpuDevice {
             memory_bytes,
             memory_source,
         };
-        Ok(Self { source, adapter, facts, open, tickets: 0 })
+        Ok(Self { source, adapter, facts, open, tickets: 0, abandoned: Arc::default() })
     }
 
     /// Whether what was just called went well.
@@ -165,10 +167,6 @@ impl DeviceOps for WgpuDevice {
         &self.facts
     }
 
-    fn submitting_waits(&self) -> bool {
-        self.facts.software
-    }
-
     fn create_buffer(&mut self, bytes: u64) -> Result<wgpu::Buffer, GpuError> {
         let usage = wgpu::BufferUsages::STORAGE
             | wgpu::BufferUsages::UNIFORM
@@ -241,11 +239,17 @@ impl DeviceOps for WgpuDevice {
         })?;
         let old = std::mem::replace(&mut self.open, open);
         // A device that hangs may hang whoever drops it.
+        let abandoned = Arc::clone(&self.abandoned);
         let dropping = thread::Builder::new().name("greenroom-gpu-lost".into()).spawn(move || {
             old.device.destroy();
             drop(old);
+            drop(abandoned);
         });
         dropping.map(drop).map_err(|error| GpuError::NoDevice { why: error.to_string().into() })
+    }
+
+    fn abandoned(&self) -> usize {
+        Arc::strong_count(&self.abandoned) - 1
     }
 
     fn counted_bytes(&self) -> Option<u64> {
