@@ -48,7 +48,7 @@ pub fn lease(device: &GpuDevice, value: f64, bytes: u64) -> GpuLease {
 pub fn vulkan(options: DeviceOptions) -> Option<Opened> {
     static FOUND: OnceLock<usize> = OnceLock::new();
     if *FOUND.get_or_init(|| adapters().len()) == 0 {
-        let test = std::thread::current().name().unwrap_or("a test").to_owned();
+        let test = thread::current().name().unwrap_or("a test").to_owned();
         eprintln!("SKIPPED {test}: no Vulkan device; tests/setup.sh installs one in software");
         return None;
     }
