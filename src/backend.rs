@@ -268,6 +268,9 @@ impl<A: Actor<Context = ReplicaContext<A>>> Backend<A> {
     /// ([`ShadowRule::compare`](crate::ShadowRule::compare)): by their JSON form, in which NaN and infinities of
     /// plain numbers are all `null`. Implies [`shadows`](Self::shadows). Answers over HTTP, and those of ONNX
     /// models, can be compared anyway.
+    ///
+    /// How large such an answer is in memory is not known, so it is limited by number: at most 4,096 of one Serve are
+    /// held until they have been compared, each for as long as its shadow takes.
     pub fn compares<M: Request + Clone>(self) -> Self
     where
         M::Response: Clone + Serialize,

@@ -2,13 +2,11 @@
 
 use crate::{
     error::{Problem, ServeError},
+    http_call::ENDPOINT_METHODS,
     ids::BackendName,
     route::RoutePattern,
     traffic::{Affinity, ShadowRule, TrafficPolicy},
 };
-
-/// HTTP methods an endpoint may answer to.
-pub const METHODS: [&str; 7] = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"];
 
 /// What an endpoint is made of: a traffic policy and, for HTTP, a route and methods.
 ///
@@ -95,12 +93,12 @@ impl Endpoint {
         });
         let mut methods = Vec::new();
         for method in &self.methods {
-            match METHODS.iter().find(|known| *known == method) {
+            match ENDPOINT_METHODS.iter().find(|known| *known == method) {
                 Some(known) if !methods.contains(known) => methods.push(*known),
                 Some(_) => {}
                 None => problems.push(Problem {
                     place: "methods".into(),
-                    what: format!("{method:?} is no method; allowed: {}", METHODS.join(", ")),
+                    what: format!("{method:?} is no method; allowed: {}", ENDPOINT_METHODS.join(", ")),
                 }),
             }
         }

@@ -250,6 +250,18 @@ impl ServeError {
         Self::NoReplica { backend: backend.clone(), why: "the replica stopped before the call began".into() }
     }
 
+    /// Whether a call to `backend` ended with this without having begun there. The same error from another backend
+    /// was the answer of a handler that had asked that one.
+    pub(crate) fn refused_by(&self, backend: &BackendName) -> bool {
+        match self {
+            Self::Overloaded { backend: refused, .. } | Self::NoReplica { backend: refused, .. } => {
+                refused == backend
+            }
+            Self::ShuttingDown => true,
+            _ => false,
+        }
+    }
+
     /// A value that is not allowed.
     pub fn invalid(what: impl Into<Box<str>>, why: impl Into<Box<str>>) -> Self {
         Self::Invalid { what: what.into(), why: why.into() }

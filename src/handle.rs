@@ -177,7 +177,7 @@ impl<M: Request> Handle<M> {
     /// Sends `msg` now; the future is only its answer. Dropping the future tells the handler that its caller
     /// has left: what has not begun never will, what is asynchronous is dropped.
     ///
-    /// Inside a handler the call inherits the request's id, trace and deadline.
+    /// Inside a handler the call inherits the request's id, trace, deadline and shard key.
     ///
     /// # Errors
     /// The future's: the backend's own error, or what [`ServeError`] says of refusals, panics and deadlines.
@@ -192,7 +192,10 @@ impl<M: Request> Handle<M> {
     ///
     /// # Errors
     /// Those of [`call`](Self::call), inside the pair: refused and failed calls are explained too.
-    pub async fn call_explained(&self, msg: M) -> (Result<M::Response, ServeError>, Explanation) {
+    pub fn call_explained(
+        &self,
+        msg: M,
+    ) -> impl Future<Output = (Result<M::Response, ServeError>, Explanation)> + use<M> {
         let explain = Explain::default();
         let answer = match self.outgoing() {
             Ok(meta) => {
@@ -201,7 +204,7 @@ impl<M: Request> Handle<M> {
             }
             Err(why) => Calling(State::Now(Some(Err(why)))),
         };
-        (answer.await, explain.read())
+        async move { (answer.await, explain.read()) }
     }
 
     /// Sends `msg` although nobody waits for the answer. Nobody can leave, so the handler runs to its end,
@@ -228,7 +231,7 @@ impl<M: Request> Handle<M> {
         let mut meta = match (given, current) {
             (None, current) => current.unwrap_or_default(),
             (Some(given), current) => {
-                let mut meta = given.for_copy();
+                let mut meta = given.for_child();
                 if let Some(at) = current.and_then(|current| current.deadline) {
                     meta.tighten(at);
                 }

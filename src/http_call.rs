@@ -14,6 +14,9 @@ use crate::error::ServeError;
 
 pub use shard_keys::{SHARD_KEY_HEADER, ShardKeys};
 
+/// HTTP methods an endpoint may answer to.
+pub const ENDPOINT_METHODS: [&str; 7] = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"];
+
 /// An HTTP request, its body read. Backends made with [`Backend::raw`](crate::Backend::raw) handle it as it is;
 /// those made with [`Backend::json`](crate::Backend::json) get their message decoded from it.
 #[derive(Clone, Debug)]

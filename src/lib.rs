@@ -117,14 +117,14 @@ pub use blocking::BlockingHandle;
 pub use call::{Answer, Call, Gate, Permit, Refusal, Reply, Request, Waiting};
 pub use comparison::{ComparisonReport, DifferingPair, SideOfPair};
 pub use config::{
-    AdminConfig, BackendConfig, BackendDecl, BackendUpdate, ENDPOINT_METHODS, EndpointDecl, HttpConfig,
-    Location, Placement, RestartPolicy, RestartUpdate, ServeConfig, Source, limits,
+    AdminConfig, BackendConfig, BackendDecl, BackendUpdate, EndpointDecl, HttpConfig, Location, Placement,
+    RestartPolicy, RestartUpdate, ServeConfig, Source, limits,
 };
 pub use endpoint::Endpoint;
 pub use error::{BoxError, Fault, Problem, ServeError};
 pub use handle::{Calling, Handle};
 pub use http::{CALL_METHOD_HEADER, EXPLAIN_HEADER, Ingress, Listen, REQUEST_ID_HEADER};
-pub use http_call::{HttpAnswer, HttpCall, SHARD_KEY_HEADER, ShardKeys};
+pub use http_call::{ENDPOINT_METHODS, HttpAnswer, HttpCall, SHARD_KEY_HEADER, ShardKeys};
 pub use ids::{BackendName, EndpointName, NAME_BYTES_MAX, ReplicaId};
 pub use meta::{Explanation, ID_BYTES_MAX, Meta, RequestId, RoutingRule, ShardKey};
 pub use metrics::{comparison::Comparisons, shadow::ShadowCopies};

@@ -104,6 +104,9 @@ pub struct Meta {
     pub shard_key: Option<ShardKey>,
     /// Whether the shard key chooses the replica too; said by each endpoint on the way.
     pub(crate) keeps_replica: bool,
+    /// Whether nobody waits for it: a copy for a shadow backend, or a call made on behalf of one. Gates keep half
+    /// of their room from them.
+    pub(crate) copy: bool,
     /// Where it is written down which way the call goes, for a caller that asked; calls made on behalf of this
     /// one do not write there.
     pub(crate) explain: Option<Explain>,
@@ -117,11 +120,24 @@ impl Meta {
 
     /// Meta of a request with this id and nothing else.
     pub(crate) fn of(request_id: RequestId) -> Self {
-        Self { request_id, deadline: None, trace: None, shard_key: None, keeps_replica: false, explain: None }
+        Self {
+            request_id,
+            deadline: None,
+            trace: None,
+            shard_key: None,
+            keeps_replica: false,
+            copy: false,
+            explain: None,
+        }
     }
 
     /// Meta for a copy of the call that nobody waits for.
     pub(crate) fn for_copy(&self) -> Self {
+        Self { copy: true, ..self.for_child() }
+    }
+
+    /// Meta for a call made on behalf of this one.
+    pub(crate) fn for_child(&self) -> Self {
         Self { explain: None, ..self.clone() }
     }
 
@@ -132,7 +148,7 @@ impl Meta {
 
     /// Meta of the call being handled on this thread at this moment.
     pub fn current() -> Option<Self> {
-        CURRENT.with_borrow(|stack| stack.last().map(Self::for_copy))
+        CURRENT.with_borrow(|stack| stack.last().map(Self::for_child))
     }
 
     /// Whether the deadline has passed.

@@ -213,8 +213,9 @@ impl Serve {
     /// ```
     ///
     /// # Errors
-    /// What [`TrafficPolicy::new`] refuses, an unknown endpoint or backend, or a backend that does not take HTTP
-    /// behind a route; then nothing has changed.
+    /// What [`TrafficPolicy::new`] refuses, an unknown endpoint or backend, one that is still being created, one that
+    /// does not take HTTP behind a route, or a shadow rule that could do nothing for the new backends
+    /// ([`ServeError::NotTaken`], [`ServeError::NotCopied`]); then nothing has changed.
     pub async fn set_traffic(
         &self,
         endpoint: impl AsRef<str>,
@@ -225,8 +226,13 @@ impl Serve {
     }
 
     /// Sends copies of the `proportion` of the endpoint's requests, 0 to 1, to `backend` as well; 0 ends it.
-    /// Nobody waits for their answers, and what happens to them changes nothing of what callers get: a copy that
-    /// `backend` has no room for is dropped, and counted.
+    /// Nobody waits for their answers, and what happens to them changes nothing of what callers get. Copies get
+    /// at most half of the room that a replica of `backend` has (`max_concurrent_queries` and its share of
+    /// `max_queued_queries`); one that finds it taken is dropped, and counted.
+    ///
+    /// A shadow that computes or blocks needs threads of its own ([`Backend::compute`](crate::Backend::compute),
+    /// [`Placement::Dedicated`](crate::Placement::Dedicated)), as any such backend: on a serving thread it stops all
+    /// that lives there. A copy ends at the deadline of its request; without one a shutdown waits for it.
     ///
     /// # Errors
     /// What [`ShadowRule::new`] refuses, an unknown endpoint or backend, [`ServeError::OwnShadow`] for the

@@ -142,7 +142,7 @@ where
     }
 }
 
-/// Lets a call in, unless it is one too many; a full gate is asked once more when `sweep` may have made room.
+/// Lets a call in, unless it is one too many (a copy for a shadow: unless half of the room is taken); a full gate is asked once more when `sweep` may have made room.
 pub(crate) fn admit<M: Request>(
     gate: &Arc<Gate>,
     backend: &BackendName,
@@ -150,6 +150,9 @@ pub(crate) fn admit<M: Request>(
     admitted: bool,
     sweep: impl FnOnce() -> bool,
 ) -> Result<(Call<M>, Permit), Refusal<M>> {
+    if call.meta.copy && !admitted && gate.load() >= gate.limit().div_ceil(2) {
+        return Err(Refusal::of(call, overloaded(gate, backend)));
+    }
     let permit = if admitted { Some(gate.permit_anyway()) } else { gate.permit() };
     match permit.or_else(|| sweep().then(|| gate.permit())?) {
         Some(permit) => Ok((call, permit)),

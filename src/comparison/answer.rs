@@ -11,6 +11,9 @@ use crate::{
     tensor::Tensor,
 };
 
+/// What an answer counts for whose size is not known: 4,096 of them may be held at once.
+const UNMEASURED_BYTES: usize = 16 << 10;
+
 /// Keeps what is compared of an answer.
 pub(crate) type KeepAnswer<R> = fn(&R) -> Kept;
 
@@ -68,7 +71,7 @@ impl Kept {
             Ok(value) => Ok(Told { status: None, content: Content::Value(value) }),
             Err(why) => Err(why.to_string()),
         };
-        Self { bytes: size_of::<R>(), read: Box::new(read) }
+        Self { bytes: UNMEASURED_BYTES, read: Box::new(read) }
     }
 }
 

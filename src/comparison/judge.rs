@@ -11,7 +11,7 @@ use super::{
     comparer::Held,
 };
 use crate::{
-    guard::guarded,
+    guard::{drop_guarded, guarded},
     ids::BackendName,
     meta::RequestId,
     metrics::comparison::{Against, Outcome},
@@ -93,6 +93,8 @@ impl Pair {
         };
         // Last, so that who sees the count sees the pair.
         comparison.count(against, outcome);
+        // Perhaps the last one who holds the user's function.
+        drop_guarded(comparison);
     }
 }
 

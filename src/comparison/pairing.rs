@@ -41,6 +41,8 @@ pub(crate) struct Half {
     /// Gone once the answer was brought.
     pairing: Option<Arc<Pairing>>,
     role: Role,
+    /// The backend that it is the answer of.
+    backend: BackendName,
     since: Instant,
 }
 
@@ -50,12 +52,12 @@ enum Role {
     Other,
 }
 
-/// The two halves of a comparison of the request that was sent to `served_by` at `since`.
+/// The two halves of a comparison of the request that was sent at `since` to the first of two backends.
 pub(crate) fn pairing(
     comparison: &Arc<Comparison>,
     against: Against,
     request_id: &RequestId,
-    served_by: &BackendName,
+    [served_by, other]: [&BackendName; 2],
     since: Instant,
 ) -> (Half, Half) {
     let pairing = Arc::new(Pairing {
@@ -65,8 +67,11 @@ pub(crate) fn pairing(
         served_by: served_by.clone(),
         meeting: Mutex::new(Meeting::Open),
     });
-    let half = |pairing, role| Half { pairing: Some(pairing), role, since };
-    (half(Arc::clone(&pairing), Role::Primary), half(pairing, Role::Other))
+    let half = |role, backend: &BackendName| {
+        let pairing = Some(Arc::clone(&pairing));
+        Half { pairing, role, backend: backend.clone(), since }
+    };
+    (half(Role::Primary, served_by), half(Role::Other, other))
 }
 
 impl Pairing {
@@ -92,12 +97,13 @@ impl Pairing {
         &self,
         result: &Result<R, ServeError>,
         keep: KeepAnswer<R>,
-        since: Instant,
+        half: &Half,
     ) -> Result<Side, Outcome> {
-        let took = since.elapsed();
+        let took = half.since.elapsed();
         let end = match result {
-            // Its backend was full, away, or taken away: that says nothing about what it would have answered.
-            Err(why) if why.retryable() || *why == ServeError::Stopped => return Err(Outcome::Unpaired),
+            // Its backend was full, away, taken away or late: that says nothing about what it would have answered.
+            Err(ServeError::Stopped | ServeError::DeadlineExceeded) => return Err(Outcome::Unpaired),
+            Err(why) if why.refused_by(&half.backend) => return Err(Outcome::Unpaired),
             Err(why) => End::Failed { code: why.code().into(), text: why.to_string() },
             Ok(answer) => End::Answered(guarded(|| keep(answer)).map_err(|why| {
                 self.comparison.failed(why.into());
@@ -155,19 +161,20 @@ impl Half {
     /// Brings the answer. Never waits, never panics; runs the user's `clone`, if anything.
     pub(crate) fn bring<R>(mut self, result: &Result<R, ServeError>, keep: KeepAnswer<R>) {
         let Some(pairing) = self.pairing.take() else { return };
-        if pairing.is_over() {
-            return;
+        if !pairing.is_over() {
+            match pairing.side(result, keep, &self) {
+                Ok(side) => pairing.bring(self.role, side),
+                Err(outcome) => pairing.end(outcome),
+            }
         }
-        match pairing.side(result, keep, self.since) {
-            Ok(side) => pairing.bring(self.role, side),
-            Err(outcome) => pairing.end(outcome),
-        }
+        drop_guarded(pairing);
     }
 
     /// There was no request after all: nothing is counted.
     pub(crate) fn cancel(mut self) {
         if let Some(pairing) = self.pairing.take() {
             drop_guarded(pairing.swap(Meeting::Over));
+            drop_guarded(pairing);
         }
     }
 }
@@ -176,6 +183,7 @@ impl Drop for Half {
     fn drop(&mut self) {
         if let Some(pairing) = self.pairing.take() {
             pairing.end(Outcome::Unpaired);
+            drop_guarded(pairing);
         }
     }
 }

@@ -2,16 +2,14 @@
 
 use serde::{Serialize, Serializer};
 
-use super::{fields::Fields, item::Item, known::Known};
+use super::{compare, fields::Fields, item::Item, known::Known};
 use crate::{
     error::ServeError,
+    http_call::ENDPOINT_METHODS,
     ids::{BackendName, EndpointName},
     route::RoutePattern,
     traffic::{Affinity, ShadowRule, TrafficPolicy},
 };
-
-/// The methods that an endpoint may take.
-pub const ENDPOINT_METHODS: [&str; 7] = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"];
 
 /// An endpoint as it is declared: its name, where it is found, which backends answer.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -120,8 +118,13 @@ fn shadow(item: Item<'_>, known: &Known, traffic: Option<&TrafficPolicy>) -> Opt
         }
         let mut fields = item.fields()?;
         let rule = fields.required("proportion", rule);
+        let compare = fields.nullable("compare", compare::read).flatten();
         fields.finish();
-        rule
+        match compare {
+            None => rule,
+            // Every part of it was checked where it stands.
+            Some(compare) => rule?.compare(compare).ok(),
+        }
     });
     Some(rules.collect())
 }

@@ -9,7 +9,7 @@ use super::{BackendConfig, HttpConfig, Location, Placement, ServeConfig, Source}
 use crate::{
     error::ServeError,
     http_call::ShardKeys,
-    traffic::{Affinity, ShadowRule},
+    traffic::{Affinity, Compare, ShadowRule},
 };
 
 fn yaml(text: &str) -> Result<ServeConfig, ServeError> {
@@ -57,7 +57,10 @@ backends:
 endpoints:
   - { name: digits, route: /digits, traffic: { digits: 0.75, own: 0.25 }, shadow: { far: 0.1 }, affinity: replica }
   - { name: own, route: "/own/{id}", methods: [get, Put, get], backend: own }
-  - { name: inner, backend: own, shadow: { digits: { proportion: 0.5 }, far: 1 } }
+  - { name: inner, backend: own, shadow: { digits: { proportion: 0.5, compare: exact }, far: 1 } }
+  - name: compared
+    backend: own
+    shadow: { far: { proportion: 1, compare: { absolute: 0.5, noise_floor: 0.25, sample: 3 } } }
 "#;
 
 #[test]
@@ -102,7 +105,7 @@ fn a_whole_file_is_read() {
     assert_eq!(far.source, Source::Onnx { path: "/abs/far.onnx".into() });
 
     let methods: Vec<_> = config.endpoints.iter().map(|endpoint| endpoint.methods.join(" ")).collect();
-    assert_eq!(methods, ["POST", "GET PUT", "GET"]);
+    assert_eq!(methods, ["POST", "GET PUT", "GET", "GET"]);
     assert_eq!(config.endpoints[1].route.as_ref().unwrap().as_str(), "/own/{id}");
     assert_eq!(
         serde_json::to_value(&config.endpoints[0].traffic).unwrap(),
@@ -111,7 +114,10 @@ fn a_whole_file_is_read() {
     assert_eq!(config.endpoints[0].affinity, Affinity::Replica);
     let shadow = |endpoint: usize| &config.endpoints[endpoint].shadow[..];
     assert_eq!(shadow(0), [ShadowRule::new("far", 0.1).unwrap()]);
-    assert_eq!(shadow(2), [ShadowRule::new("digits", 0.5).unwrap(), ShadowRule::new("far", 1.0).unwrap()]);
+    let exactly = ShadowRule::new("digits", 0.5).unwrap().compare(Compare::exact()).unwrap();
+    assert_eq!(shadow(2), [exactly, ShadowRule::new("far", 1.0).unwrap()]);
+    let within = Compare::within(0.5, 0.0).noise_floor(0.25).sample(3);
+    assert_eq!(shadow(3), [ShadowRule::new("far", 1.0).unwrap().compare(within).unwrap()]);
 }
 
 #[test]
@@ -125,6 +131,17 @@ fn each_wrong_shadow_rule_is_told_with_its_place() {
         ("{a: {proportion: -1}}", "shadow.a.proportion (line 10, column 30): a proportion of -1 was given"),
         ("{a: {}}", "shadow.a (line 10, column 17): proportion is missing"),
         ("{a: {proportion: 1, x: 1}}", "shadow.a.x (line 10, column 33): unknown key"),
+        (
+            "{a: {proportion: 1, compare: about}}",
+            "compare (line 10, column 42): the text \"about\" was given",
+        ),
+        (
+            "{a: {proportion: 1, compare: {relative: -1}}}",
+            "relative (line 10, column 53): the number -1 was given",
+        ),
+        ("{a: {proportion: 1, compare: {noise_floor: 2}}}", "allowed: a number from 0 to 1"),
+        ("{a: {proportion: 1, compare: {sample: 257}}}", "allowed: a whole number from 0 to 256"),
+        ("{a: {proportion: 1, compare: {by: f}}}", "compare.by (line 10"),
         ("{own: 1}", "shadow.own (line 10, column 19): backend own serves all of the endpoint"),
         ("[a]", "shadow (line 10, column 13): a list was given; allowed: a map"),
     ] {

@@ -6,6 +6,7 @@ mod backend_decl;
 #[cfg(test)]
 mod backend_tests;
 mod check;
+mod compare;
 mod endpoint_decl;
 mod fields;
 mod file;
@@ -25,7 +26,7 @@ pub use admin::AdminConfig;
 pub use backend::BackendConfig;
 pub use backend_decl::{BackendDecl, Source};
 pub use check::limits;
-pub use endpoint_decl::{ENDPOINT_METHODS, EndpointDecl};
+pub use endpoint_decl::EndpointDecl;
 pub use file::ServeConfig;
 pub use http::{HttpConfig, Location};
 pub use placement::Placement;

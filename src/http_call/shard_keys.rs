@@ -55,7 +55,7 @@ impl ShardKeys {
 
     /// The key that a request carries.
     pub(crate) fn find<'a>(&self, headers: &'a HeaderMap) -> Option<&'a str> {
-        let text = |name: &HeaderName| headers.get(name)?.to_str().ok().filter(|text| !text.is_empty());
+        let text = |name: &HeaderName| utf8(headers.get(name)?.as_bytes());
         let named = text(&SHARD_KEY).or_else(|| self.headers.iter().find_map(text));
         named.or_else(|| self.cookie.as_deref().and_then(|name| cookie(headers, name)))
     }
@@ -63,11 +63,16 @@ impl ShardKeys {
 
 /// The value of a cookie, if it is there and not empty.
 fn cookie<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
-    let pairs = headers.get_all(header::COOKIE).filter_map(|value| value.to_str().ok());
-    let mut pairs = pairs.flat_map(|text| text.split(';')).filter_map(|pair| pair.trim().split_once('='));
-    let value = pairs.find(|(key, _)| *key == name)?.1;
-    let value = value.strip_prefix('"').and_then(|v| v.strip_suffix('"')).unwrap_or(value);
-    (!value.is_empty()).then_some(value)
+    let lines = headers.get_all(header::COOKIE).map(|value| value.as_bytes());
+    let pairs = lines.flat_map(|line| line.split(|b| *b == b';')).map(<[u8]>::trim_ascii);
+    let value = pairs.filter_map(|pair| pair.strip_prefix(name.as_bytes())?.strip_prefix(b"=")).next()?;
+    let quoted = value.strip_prefix(b"\"").and_then(|value| value.strip_suffix(b"\""));
+    utf8(quoted.unwrap_or(value))
+}
+
+/// Text that is not empty.
+fn utf8(bytes: &[u8]) -> Option<&str> {
+    std::str::from_utf8(bytes).ok().filter(|text| !text.is_empty())
 }
 
 impl Serialize for ShardKeys {
@@ -82,12 +87,14 @@ impl Serialize for ShardKeys {
 
 #[cfg(test)]
 mod tests {
+    use actix_web::http::header::HeaderValue;
+
     use super::*;
 
     fn request(lines: &[(&'static str, &'static str)]) -> HeaderMap {
         let mut headers = HeaderMap::new();
         for (name, value) in lines {
-            headers.append(HeaderName::from_static(name), value.parse().unwrap());
+            headers.append(HeaderName::from_static(name), HeaderValue::from_bytes(value.as_bytes()).unwrap());
         }
         headers
     }
@@ -122,6 +129,8 @@ mod tests {
             assert_eq!(keys.find(&request(&[("cookie", line)])), want, "{line}");
         }
         assert_eq!(keys.find(&request(&[("cookie", "a=1"), ("cookie", "sid=6")])), Some("6"));
+        assert_eq!(keys.find(&request(&[("cookie", "town=m\u{fc}nchen; sid=7")])), Some("7"));
+        assert_eq!(keys.find(&request(&[("x-serve-shard-key", "m\u{fc}nchen")])), Some("m\u{fc}nchen"));
     }
 
     #[test]

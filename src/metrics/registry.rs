@@ -11,7 +11,7 @@ use std::{
 use actix_web::http::{Method, StatusCode};
 
 use crate::{
-    endpoint::METHODS,
+    http_call::ENDPOINT_METHODS,
     ids::{BackendName, EndpointName},
     metrics::{
         cells::{Reading, ReplicaCells},
@@ -146,7 +146,8 @@ pub(crate) struct HttpKey {
 impl HttpKey {
     pub(crate) fn new(route: &Arc<str>, method: &Method, status: StatusCode) -> Self {
         // Methods that nobody serves share one label.
-        let method = METHODS.iter().find(|known| **known == method.as_str()).copied().unwrap_or("OTHER");
+        let method =
+            ENDPOINT_METHODS.iter().find(|known| **known == method.as_str()).copied().unwrap_or("OTHER");
         Self { route: Arc::clone(route), method, status: status.as_u16() }
     }
 }

@@ -10,8 +10,8 @@ use crate::metrics::{
 };
 
 /// Kinds of answers, by method and status, whose counters a route has at hand. There are few on most routes; those
-/// that come later than these take the registry's lock.
-const AT_HAND: usize = 4;
+/// that come later than these take the registry's lock, and so do methods that are not allowed.
+const AT_HAND: usize = 6;
 
 /// The answers on one route.
 #[derive(Debug)]
@@ -33,7 +33,8 @@ impl RouteCounts {
             let count = registry.http(HttpKey::new(&self.label, method, status));
             (method.clone(), status, count)
         };
-        for place in &self.at_hand {
+        let usual = status != StatusCode::METHOD_NOT_ALLOWED;
+        for place in self.at_hand.iter().filter(|_| usual) {
             let (m, s, count) = place.get_or_init(fresh);
             if (*s, m) == (status, method) {
                 return count.add();

@@ -4,7 +4,7 @@ use std::{
     any::{Any, TypeId},
     sync::{
         Arc,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -71,7 +71,7 @@ impl<M: Request> Replicas<M> {
 }
 
 impl<M: Request> Replicas<M> {
-    /// Writes down for whoever asked that the `i`th takes the call.
+    /// Writes down for whoever asked that the `i`th takes the call, unless it refuses.
     #[inline]
     fn explain(&self, meta: &Meta, i: usize) {
         if let Some(explain) = &meta.explain {
@@ -79,6 +79,14 @@ impl<M: Request> Replicas<M> {
                 e.backend = Some(self.ids[i].backend.clone());
                 e.replica = Some(self.ids[i].clone());
             });
+        }
+    }
+
+    /// Every one refused.
+    #[cold]
+    fn none_took(meta: &Meta) {
+        if let Some(explain) = &meta.explain {
+            explain.note(|e| e.replica = None);
         }
     }
 }
@@ -89,6 +97,8 @@ pub(crate) struct BackendPort<M: Request> {
     replicas: ArcSwap<Replicas<M>>,
     /// Longest time for one request, in nanoseconds; 0: no limit.
     timeout_ns: AtomicU64,
+    /// Whether its replicas have gone because everything goes.
+    closed: AtomicBool,
     outside: Outside,
 }
 
@@ -99,6 +109,7 @@ impl<M: Request> BackendPort<M> {
             backend,
             replicas: ArcSwap::from_pointee(Replicas::new(std::iter::empty())),
             timeout_ns: AtomicU64::new(0),
+            closed: AtomicBool::new(false),
         }
     }
 
@@ -116,6 +127,9 @@ impl<M: Request> BackendPort<M> {
     }
 
     fn none(&self) -> ServeError {
+        if self.closed.load(Ordering::Relaxed) {
+            return ServeError::ShuttingDown;
+        }
         ServeError::NoReplica { backend: self.backend.clone(), why: "none is ready".into() }
     }
 }
@@ -145,6 +159,7 @@ impl<M: Request> Port<M> for BackendPort<M> {
             };
         }
         self.count(&last.why);
+        Replicas::<M>::none_took(&last.meta);
         Err(last)
     }
 
@@ -174,7 +189,10 @@ impl<M: Request> Port<M> for BackendPort<M> {
                 let missed = || Arc::clone(&self.outside.missed);
                 waiting.deadline = deadline.map(|at| Deadline { at, missed: missed() });
             }
-            Answer::Refused(refusal) => self.count(&refusal.why),
+            Answer::Refused(refusal) => {
+                self.count(&refusal.why);
+                Replicas::<M>::none_took(&refusal.meta);
+            }
             Answer::Now(_) => {}
         }
         answer
@@ -217,6 +235,8 @@ pub(crate) trait AnyBackendPort: Send + Sync {
     fn message(&self) -> (TypeId, &'static str);
     /// Makes these the replicas that take calls, at once and for everybody.
     fn publish(&self, replicas: &[PublishedReplica]);
+    /// Everything goes: there are no replicas any more, and whoever asks for one is told why.
+    fn close(&self);
     /// Longest time for one request.
     fn set_timeout(&self, timeout: Option<Duration>);
     /// The `Arc<dyn Port<M>>` of this.
@@ -247,6 +267,11 @@ impl<M: Request> AnyBackendPort for Shared<M> {
             port.downcast_ref::<Arc<dyn Port<M>>>().map(|port| (id.clone(), Arc::clone(port)))
         });
         self.port.replicas.store(Arc::new(Replicas::new(ours)));
+    }
+
+    fn close(&self) {
+        self.port.closed.store(true, Ordering::Relaxed);
+        self.publish(&[]);
     }
 
     fn set_timeout(&self, timeout: Option<Duration>) {

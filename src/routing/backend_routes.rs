@@ -108,6 +108,11 @@ impl BackendRoutes {
         self.ports.iter().for_each(|port| port.publish(replicas));
     }
 
+    /// Everything goes: ports hold their siblings, and without this would hold each other for ever.
+    pub(crate) fn close(&self) {
+        self.ports.iter().for_each(|port| port.close());
+    }
+
     pub(crate) fn set_timeout(&self, timeout: Option<Duration>) {
         self.ports.iter().for_each(|port| port.set_timeout(timeout));
     }

@@ -15,10 +15,12 @@ use crate::{
     },
     error::ServeError,
     guard::{drop_guarded, guarded},
-    meta::{Meta, RequestId, with_rng},
+    ids::BackendName,
+    meta::{Explain, Meta, RequestId, with_rng},
     metrics::{
         comparison::{Against, Outcome},
         shadow::ShadowCounts,
+        spread::Spread,
     },
     port::Port,
     routing::{
@@ -28,7 +30,18 @@ use crate::{
 };
 
 /// The copies of one call that are made and not yet sent; mostly there are few rules.
-pub(crate) struct Copies<'a, M: Request>(SmallVec<[Copied<'a, M>; 2]>);
+pub(crate) struct Copies<'a, M: Request> {
+    made: SmallVec<[Copied<'a, M>; 2]>,
+    /// What could not be made, to be counted if the call is taken.
+    missed: SmallVec<[Missed<'a>; 2]>,
+    explain: Option<Explain>,
+}
+
+/// A copy, or a comparison, that there will not be.
+enum Missed<'a> {
+    Copy(&'a Spread),
+    Comparison(&'a Comparison, Against, Outcome),
+}
 
 /// A copy that is made and not yet sent.
 struct Copied<'a, M: Request> {
@@ -62,12 +75,12 @@ struct Halves {
 impl<'a, M: Request> Copies<'a, M> {
     /// The copies that the rules want of a call which `served` answers. None goes to where the call itself goes.
     pub(crate) fn of(shadows: &'a [Shadow], served: &'a Arc<BackendRoutes>, msg: &M, meta: &Meta) -> Self {
+        let mut copies =
+            Self { made: SmallVec::new(), missed: SmallVec::new(), explain: meta.explain.clone() };
         let elsewhere = |shadow: &&Shadow| !Arc::ptr_eq(&shadow.routes, served);
-        let hit = shadows.iter().filter(elsewhere).filter(|shadow| shadow.hits(meta));
-        let copies = Self(hit.filter_map(|shadow| Copied::of(shadow, served, msg, meta)).collect());
-        if let Some(explain) = &meta.explain {
-            explain
-                .note(|e| e.shadows = copies.0.iter().map(|copy| copy.shadow.routes.name.clone()).collect());
+        for shadow in shadows.iter().filter(elsewhere).filter(|shadow| shadow.hits(meta)) {
+            let copy = Copied::of(shadow, served, msg, meta, &mut copies.missed);
+            copies.made.extend(copy);
         }
         copies
     }
@@ -84,13 +97,13 @@ impl<'a, M: Request> Copies<'a, M> {
 
     /// Who wants to see what the caller gets; nobody if nothing is compared.
     pub(crate) fn watch(&mut self) -> Option<Watch<M::Response>> {
-        if self.0.iter().all(|copy| copy.comparing.is_none()) {
+        if self.made.iter().all(|copy| copy.comparing.is_none()) {
             return None;
         }
         let mut watch = Watch(SmallVec::new());
-        for copy in &mut self.0 {
+        for copy in &mut self.made {
             if let Some(comparing) = &mut copy.comparing {
-                comparing.pair(&copy.meta.request_id, &mut watch);
+                comparing.pair(&copy.meta.request_id, &copy.shadow.routes.name, &mut watch);
             }
         }
         Some(watch)
@@ -98,9 +111,10 @@ impl<'a, M: Request> Copies<'a, M> {
 
     /// The call was not taken after all: nothing is sent, nothing counted.
     pub(crate) fn cancel(self) {
-        for copy in self.0 {
-            if let Some(Comparing { halves: Halves { shadow, again }, .. }) = copy.comparing.map(|it| *it) {
-                shadow.into_iter().chain(again).for_each(Half::cancel);
+        for copy in self.made {
+            if let Some(Comparing { halves, again, .. }) = copy.comparing.map(|it| *it) {
+                halves.shadow.into_iter().chain(halves.again).for_each(Half::cancel);
+                drop_guarded(again);
             }
             drop_guarded(copy.msg);
         }
@@ -108,29 +122,50 @@ impl<'a, M: Request> Copies<'a, M> {
 
     /// Sends them off, and where it is to be compared with itself, to `port`, which took the call.
     pub(crate) fn send(self, port: &Arc<dyn Port<M>>) {
-        self.0.into_iter().for_each(|copy| copy.send(port));
+        for missed in self.missed {
+            match missed {
+                Missed::Copy(counter) => counter.add(),
+                Missed::Comparison(comparison, against, outcome) => comparison.count(against, outcome),
+            }
+        }
+        for copy in self.made {
+            let backend = &copy.shadow.routes.name;
+            if copy.send(port)
+                && let Some(explain) = &self.explain
+            {
+                explain.note(|e| e.shadows.push(backend.clone()));
+            }
+        }
     }
 }
 
 impl<'a, M: Request> Copied<'a, M> {
-    fn of(shadow: &'a Shadow, served: &'a Arc<BackendRoutes>, msg: &M, meta: &Meta) -> Option<Self> {
+    fn of(
+        shadow: &'a Shadow,
+        served: &'a Arc<BackendRoutes>,
+        msg: &M,
+        meta: &Meta,
+        missed: &mut SmallVec<[Missed<'a>; 2]>,
+    ) -> Option<Self> {
         let (Ok(port), Some(copying)) = (shadow.routes.port_of::<M>(), shadow.routes.copying::<M>()) else {
-            shadow.counts.uncovered.add();
+            missed.push(Missed::Copy(&shadow.counts.uncovered));
             return None;
         };
         // A `clone` that panics costs the caller nothing.
         let Ok(copy) = guarded(|| (copying.message)(msg)) else {
-            shadow.counts.failed.add();
+            missed.push(Missed::Copy(&shadow.counts.failed));
             return None;
         };
         let comparison = shadow.comparison.as_ref();
-        let comparing = comparison.and_then(|comparison| Comparing::of(comparison, copying, served, msg));
+        let comparing =
+            comparison.and_then(|comparison| Comparing::of(comparison, copying, served, msg, missed));
         Some(Self { shadow, port, msg: copy, meta: meta.for_copy(), comparing: comparing.map(Box::new) })
     }
 
-    fn send(self, served: &Arc<dyn Port<M>>) {
+    /// Whether its backend took it.
+    fn send(self, served: &Arc<dyn Port<M>>) -> bool {
         let Self { shadow, port, msg, meta, comparing } = self;
-        let tally = Tally(Some(Arc::clone(&shadow.counts)));
+        let tally = Tally { counts: Some(Arc::clone(&shadow.counts)), backend: shadow.routes.name.clone() };
         let Some(comparing) = comparing else {
             return send(port, msg, meta, move |result| tally.count(result));
         };
@@ -146,7 +181,7 @@ impl<'a, M: Request> Copied<'a, M> {
             if let Some(half) = half {
                 half.bring(result, keep);
             }
-        });
+        })
     }
 }
 
@@ -156,16 +191,17 @@ impl<'a, M: Request> Comparing<'a, M> {
         copying: Copying<M>,
         served: &'a Arc<BackendRoutes>,
         msg: &M,
+        missed: &mut SmallVec<[Missed<'a>; 2]>,
     ) -> Option<Self> {
         let Some(keep) = copying.answer else {
-            comparison.count(Against::Shadow, Outcome::Skipped);
+            missed.push(Missed::Comparison(comparison, Against::Shadow, Outcome::Skipped));
             return None;
         };
         let share = comparison.compare.noise_floor_share();
         let again = if share > 0.0 && with_rng(|rng| rng.random::<f64>()) < share {
             let copy = guarded(|| (copying.message)(msg)).ok();
             if copy.is_none() {
-                comparison.count(Against::Itself, Outcome::Failed);
+                missed.push(Missed::Comparison(comparison, Against::Itself, Outcome::Failed));
             }
             copy
         } else {
@@ -174,10 +210,13 @@ impl<'a, M: Request> Comparing<'a, M> {
         Some(Self { comparison, keep, served, since: Instant::now(), again, halves: Halves::default() })
     }
 
-    fn pair(&mut self, request_id: &RequestId, watch: &mut Watch<M::Response>) {
+    fn pair(&mut self, request_id: &RequestId, shadow: &BackendName, watch: &mut Watch<M::Response>) {
         let mut pair = |against| {
-            let (primary, other) =
-                pairing(self.comparison, against, request_id, &self.served.name, self.since);
+            let between = match against {
+                Against::Shadow => [&self.served.name, shadow],
+                Against::Itself => [&self.served.name; 2],
+            };
+            let (primary, other) = pairing(self.comparison, against, request_id, between, self.since);
             watch.0.push((primary, self.keep));
             other
         };
@@ -188,34 +227,40 @@ impl<'a, M: Request> Comparing<'a, M> {
     }
 }
 
-/// Sends a copy off; `ended` sees its answer or refusal, or is dropped with it.
+/// Sends a copy off, and tells whether it was taken; `ended` sees its answer or refusal, or is dropped with it.
 fn send<M: Request>(
     port: &Arc<dyn Port<M>>,
     msg: M,
     meta: Meta,
     ended: impl FnOnce(&Result<M::Response, ServeError>) + Send + 'static,
-) {
+) -> bool {
     let reply = Reply::nobody().map(move |result: Result<M::Response, ServeError>| {
         ended(&result);
         result.map(drop)
     });
-    if let Err(Refusal { reply: Some(reply), why, msg, .. }) = port.deliver(Call { msg, meta, reply }, false)
-    {
-        reply.send(Err(why));
-        drop_guarded(msg);
+    match port.deliver(Call { msg, meta, reply }, false) {
+        Ok(()) => true,
+        Err(Refusal { reply, why, msg, .. }) => {
+            reply.map(|reply| reply.send(Err(why)));
+            drop_guarded(msg);
+            false
+        }
     }
 }
 
 /// Counts the end of one copy; one that is lost without an answer has failed.
-struct Tally(Option<Arc<ShadowCounts>>);
+struct Tally {
+    counts: Option<Arc<ShadowCounts>>,
+    /// The backend that the copy was for.
+    backend: BackendName,
+}
 
 impl Tally {
     fn count<R>(mut self, result: &Result<R, ServeError>) {
-        let Some(counts) = self.0.take() else { return };
+        let Some(counts) = self.counts.take() else { return };
         match result {
             Ok(_) => counts.answered.add(),
-            // It never began: its backend was full, away, or going.
-            Err(why) if why.retryable() => counts.dropped.add(),
+            Err(why) if why.refused_by(&self.backend) => counts.dropped.add(),
             Err(_) => counts.failed.add(),
         }
     }
@@ -223,7 +268,7 @@ impl Tally {
 
 impl Drop for Tally {
     fn drop(&mut self) {
-        if let Some(counts) = self.0.take() {
+        if let Some(counts) = self.counts.take() {
             counts.failed.add();
         }
     }

@@ -10,7 +10,7 @@ use crate::{
     error::ServeError,
     http_call::WantedHeaders,
     ids::EndpointName,
-    meta::{Meta, RoutingRule, with_rng},
+    meta::{Explanation, Meta, RoutingRule, with_rng},
     metrics::spread::Spread,
     routing::{backend_routes::BackendRoutes, copies::Copies, shadows::Shadow},
     traffic::{Affinity, TrafficPolicy},
@@ -56,7 +56,6 @@ impl EndpointState {
         if meta.explain.is_some() {
             self.explain(name, meta, backend);
         }
-        backend.requests.add();
         backend
     }
 
@@ -70,8 +69,14 @@ impl EndpointState {
             (_, None) => RoutingRule::Weight(weight),
         };
         if let Some(explain) = &meta.explain {
+            // All of it: the call may have been elsewhere before.
             explain.note(|e| {
-                (e.endpoint, e.backend, e.rule) = (Some(name.clone()), Some(backend.clone()), Some(rule));
+                *e = Explanation {
+                    endpoint: Some(name.clone()),
+                    rule: Some(rule),
+                    backend: Some(backend.clone()),
+                    ..Explanation::default()
+                };
             });
         }
     }
@@ -83,11 +88,18 @@ impl EndpointState {
             Err(why) => return Answer::Refused(Refusal { msg, meta, reply: None, why }),
         };
         if self.shadows.is_empty() {
-            return port.call(msg, meta);
+            let answer = port.call(msg, meta);
+            if !matches!(answer, Answer::Refused(_)) {
+                backend.requests.add();
+            }
+            return answer;
         }
         let mut copies = Copies::of(&self.shadows, &backend.routes, &msg, &meta);
         let mut answer = port.call(msg, meta);
-        if !matches!(answer, Answer::Refused(_)) {
+        if matches!(answer, Answer::Refused(_)) {
+            copies.cancel();
+        } else {
+            backend.requests.add();
             copies.watch_answer(&mut answer);
             copies.send(port);
         }
@@ -114,6 +126,7 @@ impl EndpointState {
             copies.cancel();
             return Err(refusal);
         }
+        backend.requests.add();
         copies.send(port);
         Ok(())
     }
@@ -129,12 +142,6 @@ impl EndpointState {
     pub(crate) fn check<M: Request>(&self) -> Result<(), ServeError> {
         self.backends.iter().try_for_each(|backend| backend.routes.port_of::<M>().map(drop))
     }
-
-    /// Whether every shadow rule can do something.
-    pub(crate) fn check_shadows(&self, has_route: bool) -> Result<(), ServeError> {
-        let served = self.backends.iter().map(|backend| &backend.routes);
-        self.shadows.iter().try_for_each(|shadow| shadow.check(served.clone(), has_route))
-    }
 }
 
 impl EndpointSlot {
@@ -142,9 +149,9 @@ impl EndpointSlot {
         Self { name, state: ArcSwapOption::empty() }
     }
 
-    /// From now on the endpoint means this; nothing: it is gone.
-    pub(crate) fn publish(&self, state: Option<EndpointState>) {
-        self.state.store(state.map(Arc::new));
+    /// From now on the endpoint means this; nothing: it is gone. What it meant before is given back.
+    pub(crate) fn publish(&self, state: Option<EndpointState>) -> Option<Arc<EndpointState>> {
+        self.state.swap(state.map(Arc::new))
     }
 
     /// What it means now.

@@ -49,43 +49,44 @@ pub(crate) struct Shadow {
     pub(crate) comparison: Option<Arc<Comparison>>,
 }
 
-impl Shadow {
-    /// Whether it can do anything for an endpoint behind which all of `served` stand: it must take a message of
-    /// theirs that can be copied, and HTTP requests if the endpoint has a route.
-    pub(crate) fn check<'a>(
-        &self,
-        served: impl Iterator<Item = &'a Arc<BackendRoutes>> + Clone,
-        has_route: bool,
-    ) -> Result<(), ServeError> {
-        if has_route {
-            self.routes.port_of::<HttpCall>()?;
-        }
-        let taken_by_all = |message| served.clone().all(|routes| routes.takes_type(message));
-        let first = served.clone().next();
-        let offered: Vec<_> =
-            first.into_iter().flat_map(|r| r.messages()).filter(|(id, _)| taken_by_all(*id)).collect();
-        let shared: Vec<_> = offered.iter().filter(|(id, _)| self.routes.takes_type(*id)).collect();
-        let names =
-            |messages: &mut dyn Iterator<Item = &'static str>| messages.collect::<Vec<_>>().join(", ");
-        if shared.is_empty() {
-            return Err(ServeError::NotTaken {
-                backend: self.routes.name.clone(),
-                message: names(&mut offered.iter().map(|(_, name)| *name)).into(),
-                takes: self.routes.takes(),
-            });
-        }
-        let any = |known: &dyn Fn(TypeId) -> bool| shared.iter().any(|(id, _)| known(*id));
-        let (backend, message) =
-            (self.routes.name.clone(), names(&mut shared.iter().map(|(_, name)| *name)).into());
-        if !any(&|message| self.routes.copies_type(message)) {
-            return Err(ServeError::NotCopied { backend, message });
-        }
-        if self.comparison.is_some() && !any(&|message| self.routes.compares_type(message)) {
-            return Err(ServeError::NotCompared { backend, message });
-        }
-        Ok(())
+/// Whether a rule for the backend `shadow` can do anything for an endpoint behind which all of `served` stand: it
+/// must take a message of theirs that can be copied (and compared, if the rule `compares`), and HTTP requests if the
+/// endpoint has a route.
+pub(crate) fn check(
+    shadow: &BackendRoutes,
+    compares: bool,
+    served: &[Arc<BackendRoutes>],
+    has_route: bool,
+) -> Result<(), ServeError> {
+    if has_route {
+        shadow.port_of::<HttpCall>()?;
     }
+    let taken_by_all = |message| served.iter().all(|routes| routes.takes_type(message));
+    let mut offered: Vec<_> =
+        served.iter().take(1).flat_map(|r| r.messages()).filter(|(id, _)| taken_by_all(*id)).collect();
+    // Without a route nobody sends HTTP requests, unless there is nothing else to send.
+    let typed = |(id, _): &(TypeId, &str)| *id != TypeId::of::<HttpCall>();
+    if !has_route && offered.iter().any(typed) {
+        offered.retain(typed);
+    }
+    let shared: Vec<_> = offered.iter().copied().filter(|(id, _)| shadow.takes_type(*id)).collect();
+    let names = |messages: &[(TypeId, &'static str)]| -> Box<str> {
+        messages.iter().map(|(_, name)| *name).collect::<Vec<_>>().join(", ").into()
+    };
+    let backend = shadow.name.clone();
+    if shared.is_empty() {
+        return Err(ServeError::NotTaken { backend, message: names(&offered), takes: shadow.takes() });
+    }
+    if !shared.iter().any(|(id, _)| shadow.copies_type(*id)) {
+        return Err(ServeError::NotCopied { backend, message: names(&shared) });
+    }
+    if compares && !shared.iter().any(|(id, _)| shadow.compares_type(*id)) {
+        return Err(ServeError::NotCompared { backend, message: names(&shared) });
+    }
+    Ok(())
+}
 
+impl Shadow {
     /// Whether it wants a copy of this call.
     pub(super) fn hits(&self, meta: &Meta) -> bool {
         match &meta.shard_key {

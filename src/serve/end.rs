@@ -88,8 +88,7 @@ impl Inner {
     /// Ends whatever of ours lives on a thread that is not ours.
     fn let_go(&self) {
         for backend in self.office.fleet().backends.values() {
-            // Ports hold their siblings; without this they would hold each other for ever.
-            backend.routes.publish(&[]);
+            backend.routes.close();
             backend.replicas.iter().for_each(|replica| replica.control.stop());
         }
         self.office.comparer.close();

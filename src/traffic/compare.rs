@@ -65,7 +65,8 @@ impl Compare {
     }
 
     /// Numbers agree when they differ by at most `absolute + relative * |primary|`; everything else must be
-    /// equal. Integers are subtracted exactly; NaN equals NaN, and an infinity only itself.
+    /// equal. Integers are subtracted exactly. In tensors NaN equals NaN, and an infinity only itself; plain JSON
+    /// has neither, and `null` for both.
     pub fn within(absolute: f64, relative: f64) -> Self {
         Self::of(Method::Within(Tolerance { absolute, relative }))
     }
@@ -183,10 +184,18 @@ impl fmt::Debug for Compare {
     }
 }
 
+/// In the form of a file; a function has none.
 impl Serialize for Compare {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let mut out = serializer.serialize_struct("Compare", 3)?;
-        out.serialize_field("method", &self.to_string())?;
+        let mut out = serializer.serialize_struct("Compare", 4)?;
+        match &self.method {
+            Method::Exact => {}
+            Method::Within(Tolerance { absolute, relative }) => {
+                out.serialize_field("absolute", absolute)?;
+                out.serialize_field("relative", relative)?;
+            }
+            Method::By(_) => out.serialize_field("by", "a function")?,
+        }
         out.serialize_field("noise_floor", &self.noise_floor)?;
         out.serialize_field("sample", &self.sample)?;
         out.end()

@@ -57,8 +57,8 @@ impl TrafficPolicy {
     /// Checks `weights` and makes a policy of them.
     ///
     /// # Errors
-    /// [`ServeError::InvalidConfig`] with every mistake: no backend at all, a name that is not allowed, a backend
-    /// named twice, a weight that is negative or not finite, a sum further than [`WEIGHT_SUM_TOLERANCE`] from 1.
+    /// [`ServeError::InvalidConfig`] with every name that is not allowed or, when all are, with every mistake of the
+    /// weights: no backend at all, a backend named twice, a weight that is negative or not finite, a sum further than [`WEIGHT_SUM_TOLERANCE`] from 1.
     pub fn new(weights: impl IntoIterator<Item = (impl AsRef<str>, f64)>) -> Result<Self, ServeError> {
         let (mut named, mut misnamed) = (Vec::new(), Vec::new());
         for (name, weight) in weights {

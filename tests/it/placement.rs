@@ -86,8 +86,8 @@ async fn workers_share_the_serving_threads_and_dedicated_replicas_have_their_own
     serve.shutdown().await.unwrap();
 }
 
-/// p99 of light requests, 200 a second, beside a replica that computes 20 ms at a time without pause.
-async fn light_p99(hog: Option<Placement>) -> Duration {
+/// p90 of light requests, 200 a second, beside a replica that computes 20 ms at a time without pause.
+async fn light_p90(hog: Option<Placement>) -> Duration {
     let serve = one_thread().await;
     add(&serve, "light", worker(), BackendConfig::default()).await;
     let stop = Arc::new(AtomicBool::new(false));
@@ -120,15 +120,16 @@ async fn light_p99(hog: Option<Placement>) -> Duration {
     }
     serve.shutdown().await.unwrap();
     times.sort_unstable();
-    times[times.len() * 99 / 100]
+    // What the machine does beside us falls on few of them, a hog on the same thread on all.
+    times[times.len() * 9 / 10]
 }
 
 #[actix_web::test]
 async fn a_replica_that_computes_holds_up_light_requests_only_on_their_own_thread() {
-    let alone = light_p99(None).await;
-    let beside = light_p99(Some(Placement::Dedicated)).await;
-    let control = light_p99(Some(Placement::Worker)).await;
-    println!("p99 of light requests: alone {alone:?}, beside {beside:?}, on the same thread {control:?}");
+    let alone = light_p90(None).await;
+    let beside = light_p90(Some(Placement::Dedicated)).await;
+    let control = light_p90(Some(Placement::Worker)).await;
+    println!("p90 of light requests: alone {alone:?}, beside {beside:?}, on the same thread {control:?}");
     assert!(beside <= alone + Duration::from_millis(10), "{beside:?} against {alone:?}");
     assert!(control > alone + Duration::from_millis(10), "the measurement must see a hog: {control:?}");
 }

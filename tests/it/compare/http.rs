@@ -129,7 +129,8 @@ async fn a_json_backend_is_compared_over_http_and_machines_can_read_the_report()
     let status = serde_json::to_value(stage.serve().status()).unwrap();
     let told = &status["endpoints"][0]["shadow"][0]["compare"];
     let pair = &told["sample"][0];
-    assert_eq!(told["compare"]["method"], "within 0.01 + 0 * |primary|");
+    let form = serde_json::json!({"absolute": 0.01, "relative": 0.0, "noise_floor": 0.0, "sample": 16});
+    assert_eq!(told["compare"], form, "as in a file");
     assert_eq!((&told["agreement"], &told["shadow"]["differed"]), (&0.0.into(), &1.into()));
     assert_eq!((&pair["request_id"], &pair["path"]), (&"mine".into(), &"prices[1]".into()));
     assert_eq!((&pair["primary"]["found"], &pair["shadow"]["found"]), (&"2.0".into(), &"2.5".into()));

@@ -1,9 +1,12 @@
 //! An answer tells which rule, backend and replica served it, when it is asked to.
 
-use greenroom::{Endpoint, Listen, RoutingRule, Serve, ServeOptions};
+use greenroom::{Backend, BackendConfig, Endpoint, Listen, RoutingRule, Serve, ServeOptions};
 
 use super::{Who, backends, here};
-use crate::wire::{ask, listening};
+use crate::{
+    support::metric,
+    wire::{ask, listening},
+};
 
 #[actix_web::test]
 async fn a_call_tells_its_rule_backend_replica_and_copies() {
@@ -31,6 +34,26 @@ async fn a_call_tells_its_rule_backend_replica_and_copies() {
     serve.delete_endpoint("one").await.unwrap();
     let (answer, why) = handle.call_explained(Who {}).await;
     assert_eq!((answer.unwrap_err().code(), why.backend), ("unknown_endpoint", None));
+    serve.shutdown().await.unwrap();
+}
+
+#[actix_web::test]
+async fn a_refused_call_went_nowhere_and_is_not_counted() {
+    let serve = here().await;
+    backends(&serve, &["shadow"]).await;
+    let held = Backend::from_fn(|_: Who| std::future::pending());
+    let config = BackendConfig::default().max_concurrent_queries(1).max_queued_queries(0);
+    serve.create_backend("full", held, config).await.unwrap();
+    serve.create_endpoint("e", Endpoint::new("full")).await.unwrap();
+    serve.shadow_traffic("e", "shadow", 1.0).await.unwrap();
+    let handle = serve.handle::<Who>("e").unwrap();
+    let taken = handle.call(Who {});
+    let (answer, why) = handle.call_explained(Who {}).await;
+    assert_eq!(answer.unwrap_err().code(), "overloaded");
+    assert_eq!((why.backend.unwrap().as_str(), why.replica, why.shadows.len()), ("full", None, 0));
+    let labels = "endpoint=\"e\",backend=\"full\"";
+    assert_eq!(metric(&serve, "serve_num_router_requests_total", labels), 1);
+    drop(taken);
     serve.shutdown().await.unwrap();
 }
 

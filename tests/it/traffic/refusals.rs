@@ -1,8 +1,13 @@
 //! What cannot be is refused, says why, and changes nothing.
 
-use greenroom::{Backend, BackendConfig, Endpoint, HttpCall, ServeError, ShadowRule, TrafficPolicy};
+use std::time::Duration;
+
+use greenroom::{
+    Backend, BackendConfig, Endpoint, HttpCall, ReplicaContext, ServeError, ShadowRule, TrafficPolicy,
+};
 
 use super::{Who, backends, here};
+use crate::support::until;
 
 #[actix_web::test]
 async fn bad_weights_and_unknown_names_are_refused_and_change_nothing() {
@@ -50,7 +55,49 @@ async fn bad_weights_and_unknown_names_are_refused_and_change_nothing() {
     assert_eq!((endpoints.len(), endpoints[0].shadow.len()), (1, 0));
     assert_eq!(endpoints[0].traffic, TrafficPolicy::new([("a", 1.0)]).unwrap());
     assert_eq!(serve.handle::<Who>("e").unwrap().call(Who {}).await.unwrap(), "a");
+    let metrics = serve.metrics();
+    for name in ["backend=\"c\"", "endpoint=\"f\"", "endpoint=\"nobody\"", "serve_shadow_requests_total{"] {
+        assert!(!metrics.contains(name), "a refusal leaves no series: {name}");
+    }
     serve.shutdown().await.unwrap();
+}
+
+#[actix_web::test]
+async fn a_backend_that_is_still_starting_gets_no_traffic_yet() {
+    let serve = here().await;
+    backends(&serve, &["a"]).await;
+    serve.create_endpoint("e", Endpoint::new("a")).await.unwrap();
+    let failing = Backend::new(|_| -> Result<Never, _> { Err("not yet".into()) }).handles::<Who>();
+    let creating = serve.clone();
+    let creating = actix_web::rt::spawn(async move {
+        let config = BackendConfig::default().startup_timeout(Duration::from_secs(1));
+        creating.create_backend("late", failing.shadows::<Who>(), config).await
+    });
+    until("it is being created", || serve.status().backends.iter().any(|b| b.name.as_str() == "late")).await;
+    for refused in [
+        serve.set_traffic("e", [("late", 1.0)]).await,
+        serve.shadow_traffic("e", "late", 1.0).await,
+        serve.create_endpoint("f", Endpoint::new("late")).await,
+    ] {
+        assert!(refused.unwrap_err().to_string().contains("still being created"));
+    }
+    assert!(creating.await.unwrap().is_err());
+    assert_eq!(serve.handle::<Who>("e").unwrap().call(Who {}).await.unwrap(), "a");
+    serve.shutdown().await.unwrap();
+}
+
+/// Never made.
+struct Never;
+
+impl actix::Actor for Never {
+    type Context = ReplicaContext<Self>;
+}
+
+impl actix::Handler<Who> for Never {
+    type Result = Result<String, ServeError>;
+    fn handle(&mut self, _: Who, _: &mut Self::Context) -> Self::Result {
+        Ok(String::new())
+    }
 }
 
 #[actix_web::test]
@@ -69,6 +116,16 @@ async fn a_message_that_cannot_be_copied_is_named() {
     let text = error.to_string();
     assert!(text.contains("Unique") && text.contains("shadow") && text.contains(".shadows::<M>()"), "{text}");
     assert!(serve.list_endpoints()[0].shadow.is_empty());
+    // Both have an HTTP form as well, which nobody can send to an endpoint without a route.
+    for name in ["main-http", "shadow-http"] {
+        let backend = Backend::new(|_| Ok(Never)).json::<Who>();
+        serve.create_backend(name, backend, BackendConfig::default()).await.unwrap();
+    }
+    serve.create_endpoint("typed", Endpoint::new("main-http")).await.unwrap();
+    let error = serve.shadow_traffic("typed", "shadow-http", 0.5).await.unwrap_err();
+    assert!(error.code() == "not_copied" && error.to_string().contains("Who"), "{error}");
+    serve.create_endpoint("routed", Endpoint::new("main-http").route("/who")).await.unwrap();
+    serve.shadow_traffic("routed", "shadow-http", 0.5).await.unwrap();
     serve.shutdown().await.unwrap();
 }
 

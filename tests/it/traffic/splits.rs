@@ -72,3 +72,25 @@ async fn a_backend_of_weight_0_stays_warm_and_is_not_asked() {
     assert_eq!(read(&counts), [2_000, 0]);
     serve.shutdown().await.unwrap();
 }
+
+#[actix_web::test]
+async fn a_backend_that_is_deleted_and_made_again_is_counted_anew() {
+    let serve = here().await;
+    backends(&serve, &["a", "b"]).await;
+    serve.create_endpoint("e", Endpoint::new("b")).await.unwrap();
+    let handle = serve.handle::<Who>("e").unwrap();
+    for _ in 0..3 {
+        handle.call(Who {}).await.unwrap();
+    }
+    serve.set_traffic("e", [("a", 1.0)]).await.unwrap();
+    serve.delete_backend("b", false).await.unwrap();
+    backends(&serve, &["b"]).await;
+    serve.set_traffic("e", [("b", 1.0)]).await.unwrap();
+    for _ in 0..5 {
+        handle.call(Who {}).await.unwrap();
+    }
+    let seen = serve.list_endpoints().remove(0).last_minute;
+    let seen: Vec<_> = seen.iter().map(|s| (s.backend.as_str(), s.requests)).collect();
+    assert_eq!(seen, [("a", 0), ("b", 5)]);
+    serve.shutdown().await.unwrap();
+}
