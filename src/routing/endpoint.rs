@@ -256,3 +256,86 @@ impl EndpointSlot {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::any::{Any, TypeId};
+
+    use super::*;
+    use crate::{
+        call::Reply,
+        ids::{BackendName, ReplicaId},
+        port::Port,
+        routing::backend_port::{AnyBackendPort, Shared},
+    };
+
+    #[derive(actix::Message)]
+    #[rtype(result = "Result<u64, ServeError>")]
+    struct Ask;
+
+    /// Answers 7 and counts what it was told.
+    #[derive(Default)]
+    struct Seven(Spread);
+
+    impl Port<Ask> for Seven {
+        fn deliver(&self, call: Call<Ask>, _: bool) -> Result<(), Refusal<Ask>> {
+            self.0.add();
+            call.reply.send(Ok(7));
+            Ok(())
+        }
+        fn load(&self) -> usize {
+            0
+        }
+        fn concurrency(&self) -> usize {
+            1
+        }
+        fn thread(&self) -> u64 {
+            0
+        }
+    }
+
+    /// An endpoint's meaning: everything to one backend, with a replica or without.
+    fn meaning(name: &str, port: Option<Arc<dyn Port<Ask>>>) -> EndpointState {
+        let name = BackendName::new(name).unwrap();
+        let shared = Shared::<Ask>::new(name.clone(), Default::default());
+        let id = ReplicaId { backend: name.clone(), slot: 0, generation: 1 };
+        let ports = port.map(|port| {
+            let port: Box<dyn Any + Send + Sync> = Box::new(port);
+            (id, Arc::new(vec![(TypeId::of::<Ask>(), port)]))
+        });
+        shared.publish(&Vec::from_iter(ports));
+        let ports: Vec<Box<dyn AnyBackendPort>> = vec![Box::new(shared)];
+        let routes = BackendRoutes::new(name.clone(), WantedHeaders::None, None, ports, Default::default());
+        EndpointState {
+            policy: TrafficPolicy::single(name),
+            affinity: Affinity::Backend,
+            backends: vec![Routed { routes: Arc::new(routes), requests: Arc::default() }],
+            shadows: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn a_call_that_a_change_overtakes_follows_it() {
+        let slot = EndpointSlot::new(EndpointName::new("e").unwrap());
+        slot.publish(Some(meaning("drained", None)));
+        let old = slot.meaning();
+        let port = Arc::new(Seven::default());
+        slot.publish(Some(meaning("next", Some(Arc::clone(&port) as Arc<dyn Port<Ask>>))));
+        let Answer::Waiting(mut waiting) = slot.call_as(old, Ask, Meta::new()) else { panic!("refused") };
+        assert_eq!(waiting.try_now(), Some(Ok(7)));
+        let requests = slot.meaning().as_ref().unwrap().backends[0].requests.total();
+        assert_eq!((requests, port.0.total()), (1, 1));
+    }
+
+    #[test]
+    fn without_a_change_a_refusal_is_the_answer() {
+        let slot = EndpointSlot::new(EndpointName::new("e").unwrap());
+        slot.publish(Some(meaning("drained", None)));
+        let Answer::Refused(refusal) = slot.call(Ask, Meta::new()) else { panic!("taken") };
+        assert_eq!(refusal.why.code(), "no_replica");
+        assert_eq!(slot.meaning().as_ref().unwrap().backends[0].requests.total(), 0);
+        let (reply, mut waiting) = Reply::channel();
+        slot.deliver(Call { msg: Ask, meta: Meta::new(), reply });
+        assert!(matches!(waiting.try_now(), Some(Err(ServeError::NoReplica { .. }))));
+    }
+}
