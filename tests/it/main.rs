@@ -41,6 +41,7 @@ mod pending;
 mod placement;
 #[cfg(feature = "onnx")]
 mod process;
+mod reconfigure;
 mod shutdown;
 #[cfg(feature = "onnx")]
 mod socket;
