@@ -24,6 +24,7 @@ mod documents;
 mod embedding;
 mod endings;
 mod endings_at_once;
+mod example_reconfigure;
 mod examples;
 mod examples_http;
 mod examples_traffic;

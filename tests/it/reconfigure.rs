@@ -14,7 +14,7 @@ use futures_util::future::join_all;
 use greenroom::{
     Backend, BackendConfig, BackendUpdate, Handle, Reconfigure, ReplicaContext, ServeError, testing::Stage,
 };
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use crate::support::{Barrier, MEANT, quiet_panics, until};
@@ -37,7 +37,7 @@ fn paint(name: &str) -> BackendUpdate {
 }
 
 /// What a replica tells of itself.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 struct Seen {
     colour: String,
     /// Calls handled by this state.
@@ -47,7 +47,7 @@ struct Seen {
     generation: u64,
 }
 
-#[derive(Message)]
+#[derive(Message, Deserialize)]
 #[rtype(result = "Result<Seen, ServeError>")]
 struct Look;
 
@@ -84,7 +84,7 @@ impl Studio {
             let seen = Seen { colour: "none".into(), calls: 0, slot: id.slot, generation: id.generation };
             Ok(Painter { seen, studio: studio.clone() })
         });
-        painter.handles::<Look>().handles::<LookTwice>().handles::<Fall>().reconfigure::<Colour>()
+        painter.json::<Look>().handles::<LookTwice>().handles::<Fall>().reconfigure::<Colour>()
     }
 
     /// Configurations taken so far.
@@ -119,7 +119,7 @@ impl Handler<Reconfigure<Colour>> for Painter {
             colour
         };
         Box::pin(actix::fut::ActorFutureExt::map(stage.into_actor(self), |colour, painter, _| {
-            // The last one of its backend may be told apart: it refuses.
+            // Of several replicas one may refuse what the others take.
             match colour.name.strip_prefix("refused by ") {
                 Some(slot) if slot == painter.seen.slot.to_string() => {
                     Err(ServeError::backend(422, "ugly", "this colour is ugly"))

@@ -5,6 +5,7 @@ use std::{cell::Cell, num::NonZeroUsize, rc::Rc};
 use greenroom::{Endpoint, Serve, ServeOptions};
 
 use super::*;
+use crate::wire::{Client, listening};
 
 #[actix_web::test]
 async fn at_most_a_fifth_of_the_replicas_takes_it_at_once() -> Result<(), ServeError> {
@@ -81,6 +82,42 @@ async fn no_call_through_handles_fails_while_it_changes_over_and_over() -> Resul
         serve.shutdown().await?;
     }
     Ok(())
+}
+
+#[actix_web::test]
+async fn no_request_over_http_fails_while_it_changes_over_and_over() -> Result<(), ServeError> {
+    let (studio, (serve, address)) = (Studio::new(), listening(2).await);
+    serve.create_backend("painter", studio.backend(), red().num_replicas(3)).await?;
+    serve.create_endpoint("painter", Endpoint::new("painter").route("/look")).await?;
+    let ends = Rc::new(Cell::new(false));
+    let callers = (0..8).map(|_| {
+        let ends = Rc::clone(&ends);
+        actix_web::rt::spawn(async move {
+            let (mut client, mut calls) = (Client::connect(address).await, 0_u64);
+            while !ends.get() {
+                client.request("GET", "/look", &[], "").await;
+                let answer = client.answer().await;
+                assert_eq!(answer.status, 200, "{answer:?}");
+                calls += 1;
+            }
+            calls
+        })
+    });
+    let callers: Vec<_> = callers.collect();
+    let mut client = Client::connect(address).await;
+    for n in 0..50 {
+        serve.update_backend_config("painter", paint(&n.to_string())).await?;
+        client.request("GET", "/look", &[], "").await;
+        assert_eq!(client.answer().await.json()["colour"], n.to_string());
+    }
+    ends.set(true);
+    let mut calls = 0;
+    for caller in callers {
+        calls += caller.await.unwrap();
+    }
+    assert!(calls > 100, "{calls} requests");
+    assert_eq!(studio.made(), 3);
+    serve.shutdown().await
 }
 
 #[actix_web::test]
