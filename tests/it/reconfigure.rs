@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use actix::{Actor, Handler, Message, ResponseActFuture, ResponseFuture, WrapFuture};
+use actix::{Actor, Handler, Message, ResponseActFuture, WrapFuture, fut::ActorFutureExt};
 use futures_util::future::join_all;
 use greenroom::{
     Backend, BackendConfig, BackendUpdate, Handle, Reconfigure, ReplicaContext, ServeError, testing::Stage,
@@ -19,6 +19,7 @@ use serde_json::{Value, json};
 
 use crate::support::{Barrier, MEANT, quiet_panics, until};
 
+mod forms;
 mod under_load;
 mod undone;
 
@@ -118,7 +119,7 @@ impl Handler<Reconfigure<Colour>> for Painter {
             }
             colour
         };
-        Box::pin(actix::fut::ActorFutureExt::map(stage.into_actor(self), |colour, painter, _| {
+        Box::pin(stage.into_actor(self).map(|colour, painter, _| {
             // Of several replicas one may refuse what the others take.
             match colour.name.strip_prefix("refused by ") {
                 Some(slot) if slot == painter.seen.slot.to_string() => {
@@ -155,9 +156,7 @@ impl Handler<LookTwice> for Painter {
     fn handle(&mut self, _: LookTwice, _: &mut Self::Context) -> Self::Result {
         let first = self.seen.colour.clone();
         let passed = self.studio.calls.pass();
-        Box::pin(actix::fut::ActorFutureExt::map(passed.into_actor(self), |(), painter, _| {
-            Ok((first, painter.seen.colour.clone()))
-        }))
+        Box::pin(passed.into_actor(self).map(|(), painter, _| Ok((first, painter.seen.colour.clone()))))
     }
 }
 
@@ -290,78 +289,6 @@ async fn thirty_calls_in_flight_see_the_old_configuration_to_their_end_and_the_n
     for (i, seen) in join_all(late).await.into_iter().enumerate() {
         let seen = seen?;
         assert_eq!((&*seen.colour, seen.calls), ("blue", i as u64 + 1));
-    }
-    stage.end().await
-}
-
-/// Takes its configuration at once.
-#[derive(Default)]
-struct Plain(String);
-
-impl Actor for Plain {
-    type Context = ReplicaContext<Self>;
-}
-
-impl Handler<Reconfigure<String>> for Plain {
-    type Result = Result<(), ServeError>;
-    fn handle(&mut self, Reconfigure(text): Reconfigure<String>, _: &mut Self::Context) -> Self::Result {
-        self.0 = text;
-        Ok(())
-    }
-}
-
-impl Handler<Reconfigure<u64>> for Plain {
-    type Result = ResponseFuture<Result<(), ServeError>>;
-    fn handle(&mut self, Reconfigure(n): Reconfigure<u64>, _: &mut Self::Context) -> Self::Result {
-        self.0 = n.to_string();
-        Box::pin(async {
-            tokio::time::sleep(Duration::from_secs(1)).await;
-            Ok(())
-        })
-    }
-}
-
-impl Handler<Reconfigure<bool>> for Plain {
-    type Result = actix::AtomicResponse<Self, Result<(), ServeError>>;
-    fn handle(&mut self, Reconfigure(yes): Reconfigure<bool>, _: &mut Self::Context) -> Self::Result {
-        let pause = tokio::time::sleep(Duration::from_secs(1));
-        actix::AtomicResponse::new(Box::pin(actix::fut::ActorFutureExt::map(
-            pause.into_actor(self),
-            move |(), plain, _| {
-                plain.0 = yes.to_string();
-                Ok(())
-            },
-        )))
-    }
-}
-
-#[derive(Message)]
-#[rtype(result = "Result<String, ServeError>")]
-struct Read;
-
-impl Handler<Read> for Plain {
-    type Result = Result<String, ServeError>;
-    fn handle(&mut self, _: Read, _: &mut Self::Context) -> Self::Result {
-        Ok(self.0.clone())
-    }
-}
-
-#[actix_web::test]
-async fn a_handler_may_answer_at_once_or_with_any_future() -> Result<(), ServeError> {
-    tokio::time::pause();
-    let plain = || Backend::new(|_| Ok(Plain::default())).handles::<Read>();
-    let backends = [
-        ("sync", plain().reconfigure::<String>(), json!("a"), json!("b"), "a", "b"),
-        ("alone", plain().reconfigure::<u64>(), json!(1), json!(2), "1", "2"),
-        ("atomic", plain().reconfigure::<bool>(), json!(true), json!(false), "true", "false"),
-    ];
-    let stage = Stage::new().await?;
-    for (name, backend, first, second, was, is) in backends {
-        let config = BackendConfig::default().user_config(first);
-        let read = stage.replicas(name, backend, config).await?;
-        assert_eq!(read.call(Read).await?, was);
-        stage.serve().update_backend_config(name, BackendUpdate::default().user_config(second)).await?;
-        assert_eq!(read.call(Read).await?, is, "{name}");
     }
     stage.end().await
 }

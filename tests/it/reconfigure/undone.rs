@@ -1,6 +1,9 @@
 //! Configurations that are refused: before anything is touched, or by a replica, and then all go back.
 
-use super::*;
+use super::{
+    forms::{Plain, Read},
+    *,
+};
 
 fn keeps_red(stage: &Stage) {
     let config = stage.serve().get_backend_config("painter").unwrap();
