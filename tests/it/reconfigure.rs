@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use actix::{Actor, Handler, Message, ResponseActFuture, WrapFuture, fut::ActorFutureExt};
+use actix::{Actor, AsyncContext, Handler, Message, ResponseActFuture, WrapFuture, fut::ActorFutureExt};
 use futures_util::future::join_all;
 use greenroom::{
     Backend, BackendConfig, BackendUpdate, Handle, Reconfigure, ReplicaContext, ServeError, testing::Stage,
@@ -20,6 +20,7 @@ use serde_json::{Value, json};
 use crate::support::{Barrier, MEANT, quiet_panics, until};
 
 mod forms;
+mod stuck;
 mod under_load;
 mod undone;
 
@@ -110,7 +111,11 @@ impl Actor for Painter {
 
 impl Handler<Reconfigure<Colour>> for Painter {
     type Result = ResponseActFuture<Self, Result<(), ServeError>>;
-    fn handle(&mut self, Reconfigure(colour): Reconfigure<Colour>, _: &mut Self::Context) -> Self::Result {
+    fn handle(&mut self, Reconfigure(colour): Reconfigure<Colour>, ctx: &mut Self::Context) -> Self::Result {
+        if colour.name.ends_with("struck") {
+            // Not the handler's own future.
+            ctx.spawn(async {}.into_actor(self).map(|(), _, _| panic!("{MEANT}")));
+        }
         let slow = colour.name.starts_with("slow");
         let passed = slow.then(|| self.studio.changes.pass());
         let stage = async move {
