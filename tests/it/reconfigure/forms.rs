@@ -1,6 +1,7 @@
 //! Every form of a handler that takes a configuration: at once, by a future of its own, by one that holds the actor.
 
 use actix::{AtomicResponse, ResponseFuture, fut::ActorFutureExt};
+use greenroom::Batch;
 
 use super::*;
 
@@ -51,6 +52,34 @@ impl Handler<Read> for Plain {
     fn handle(&mut self, _: Read, _: &mut Self::Context) -> Self::Result {
         Ok(self.0.clone())
     }
+}
+
+impl Handler<Batch<Read>> for Plain {
+    type Result = Result<Vec<Result<String, ServeError>>, ServeError>;
+    fn handle(&mut self, batch: Batch<Read>, _: &mut Self::Context) -> Self::Result {
+        Ok(batch.into_iter().map(|_| Ok(self.0.clone())).collect())
+    }
+}
+
+#[actix_web::test]
+async fn batches_wait_for_a_change_and_none_of_their_calls_is_lost() -> Result<(), ServeError> {
+    tokio::time::pause();
+    let stage = Stage::new().await?;
+    let backend = Backend::new(|_| Ok(Plain::default())).batched::<Read>().reconfigure::<u64>();
+    let config = BackendConfig::default().max_batch_size(4).user_config(json!(1));
+    let read = stage.replicas("plain", backend, config).await?;
+    let two = BackendUpdate::default().user_config(json!(2));
+    let (updated, calls) = tokio::join!(stage.serve().update_backend_config("plain", two), async {
+        // In the middle of the second that the handler takes.
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        let calls: Vec<_> = (0..40).map(|_| read.call(Read)).collect();
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        assert_eq!(stage.serve().status().backends[0].replicas[0].load, 40);
+        join_all(calls).await
+    });
+    updated?;
+    assert!(calls.iter().all(|seen| seen.as_deref() == Ok("2")), "{calls:?}");
+    stage.end().await
 }
 
 #[actix_web::test]
