@@ -1,5 +1,7 @@
 //! What users implement: an actor, the messages it takes, and optionally batches of them.
 
+mod reconfigure;
+
 use std::{
     any::{Any, TypeId},
     collections::HashMap,
@@ -15,6 +17,7 @@ use crate::{
     actors::build::Build,
     actors::{
         batcher::{BatchPort, CopyBatch},
+        configure::Takes,
         context::ReplicaContext,
         execute::{Form, Plain},
         lane_port::LanePort,
@@ -36,6 +39,8 @@ use crate::{
         shadows::Copying,
     },
 };
+
+pub use reconfigure::Reconfigure;
 
 /// One to `max_batch_size` requests handed to a replica in one call; its answer has one result for each,
 /// in the same order.
@@ -172,6 +177,8 @@ pub struct Backend<A: Actor<Context = ReplicaContext<A>>> {
     /// What copies a message for shadow traffic.
     pub(crate) copiers: Copiers,
     pub(crate) placement: Placement,
+    /// What takes a `user_config`.
+    pub(crate) takes: Option<Arc<dyn Takes<A>>>,
     /// Headers that it asks for in an HTTP request.
     pub(crate) wanted_headers: WantedHeaders,
     /// Set for inference models: what is known of the model once it is loaded.
@@ -198,6 +205,7 @@ impl<A: Actor<Context = ReplicaContext<A>>> Backend<A> {
             copies: HashMap::new(),
             copiers: Copiers::default(),
             placement: Placement::Worker,
+            takes: None,
             wanted_headers: WantedHeaders::None,
             model: None,
         }

@@ -205,6 +205,14 @@ pub enum ServeError {
         /// The factory's error or panic, or the time-out.
         why: Box<str>,
     },
+    /// A replica did not take the new `user_config`; all have the old one.
+    #[error("backend {backend} keeps its user_config: {why}")]
+    ReconfigureFailed {
+        /// The backend.
+        backend: BackendName,
+        /// Which replica, and the error or panic of its code, or what it waited for in vain.
+        why: Box<str>,
+    },
     /// A change that took longer than it may.
     #[error("{what} took longer than {} s", .after.as_secs_f64())]
     TimedOut {
@@ -295,6 +303,7 @@ impl ServeError {
             Self::NotCompared { .. } => "not_compared",
             Self::OwnShadow { .. } => "own_shadow",
             Self::StartFailed { .. } => "start_failed",
+            Self::ReconfigureFailed { .. } => "reconfigure_failed",
             Self::TimedOut { .. } => "timed_out",
             Self::Internal(_) => "internal",
         }
@@ -309,7 +318,8 @@ impl ServeError {
             | Self::BatchPanicked { .. }
             | Self::BatchLength { .. }
             | Self::NoAnswer
-            | Self::StartFailed { .. } => Fault::Backend,
+            | Self::StartFailed { .. }
+            | Self::ReconfigureFailed { .. } => Fault::Backend,
             Self::Overloaded { .. }
             | Self::NoReplica { .. }
             | Self::DeadlineExceeded

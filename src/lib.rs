@@ -112,13 +112,13 @@ pub use actors::{
     router::{Route, Routed, Router},
     timer::TimerKind,
 };
-pub use backend::{Backend, Batch, FnBackend};
+pub use backend::{Backend, Batch, FnBackend, Reconfigure};
 pub use blocking::BlockingHandle;
 pub use call::{Answer, Call, Gate, Permit, Refusal, Reply, Request, Waiting};
 pub use comparison::{ComparisonReport, DifferingPair, SideOfPair};
 pub use config::{
     AdminConfig, BackendConfig, BackendDecl, BackendUpdate, EndpointDecl, HttpConfig, Location, Placement,
-    RestartPolicy, RestartUpdate, ServeConfig, Source, limits,
+    RestartPolicy, RestartUpdate, ServeConfig, Source, UserConfig, limits,
 };
 pub use endpoint::Endpoint;
 pub use error::{BoxError, Fault, Problem, ServeError};

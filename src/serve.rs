@@ -134,10 +134,15 @@ impl Serve {
         self.ask(CreateBackend { name, code: Arc::new(backend), config }).await
     }
 
-    /// Changes the options that `update` gives, and waits until the replicas are as many as it says.
+    /// Changes the options that `update` gives, and waits until the replicas are as many as it says and have the
+    /// `user_config` that it says. That is changed in place (see [`Reconfigure`](crate::Reconfigure)), in at most
+    /// a fifth of the replicas at once, and in one at least, when the calls that run there have ended.
     ///
     /// # Errors
-    /// An option that is not allowed or an unknown backend; then nothing has changed.
+    /// An option that is not allowed, a `user_config` that cannot be read or that the backend does not take, or an
+    /// unknown backend; then nothing has changed. [`ServeError::ReconfigureFailed`] when a replica refused the
+    /// `user_config`, or what it ran did not end within `graceful_shutdown_timeout`, and
+    /// [`ServeError::StartFailed`] when a new replica did not start; then all is again as it was.
     pub async fn update_backend_config(
         &self,
         name: impl AsRef<str>,

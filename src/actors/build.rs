@@ -12,6 +12,7 @@ use actix::{Actor, Handler};
 use crate::{
     actors::{
         batcher::{BatchSettings, Batcher, Bench, CopyBatch},
+        configure::{Change, Configured},
         context::{Desk, ReplicaContext},
         execute::Whole,
         identity::Identity,
@@ -104,6 +105,16 @@ impl<A: Actor<Context = ReplicaContext<A>>> Code for Backend<A> {
                 "this backend takes no batches; give it a `Handler<Batch<M>>` and call `.batched::<M>()`",
             ));
         }
+        match (&config.user_config, &self.takes) {
+            (Some(user_config), Some(takes)) => takes.check(user_config)?,
+            (None, _) => {}
+            (Some(_), None) => {
+                return Err(ServeError::invalid(
+                    "user_config",
+                    "this backend takes none; give it a `Handler<Reconfigure<C>>` and call `.reconfigure::<C>()`",
+                ));
+            }
+        }
         if config.idempotent && self.batchers.keys().any(|message| !self.copies.contains_key(message)) {
             return Err(ServeError::invalid(
                 "idempotent",
@@ -138,6 +149,11 @@ impl<A: Actor<Context = ReplicaContext<A>>> Code for Backend<A> {
         let control = Arc::new(Control { lane: Arc::clone(&lane), settings, batchers: controls });
         control.set_limits(&order.config, order.admitted);
         let factory = Arc::clone(&self.factory);
+        let user = Configured {
+            takes: self.takes.clone(),
+            config: order.config.user_config.clone(),
+            timeout: order.config.startup_timeout,
+        };
         let start = {
             let control = Arc::clone(&control);
             let unstarted = Unstarted(Some(Arc::clone(&order.on_event)));
@@ -151,6 +167,7 @@ impl<A: Actor<Context = ReplicaContext<A>>> Code for Backend<A> {
                     lane,
                     identity: order.identity,
                     desk: Rc::new(Desk::new(order.cells, order.recorder)),
+                    user,
                     patience: Patience {
                         failures_max: restart.max_restarts,
                         window: restart.window,
@@ -254,6 +271,7 @@ impl<A: Actor<Context = ReplicaContext<A>>> Build<'_, A> {
                 lane: parts_lane,
                 identity,
                 desk: Rc::new(Desk::new(cells, None)),
+                user: Configured::default(),
                 patience: Patience::ENDLESS,
                 on_event: Box::new(drop),
             };
@@ -295,6 +313,14 @@ impl<A: Actor<Context = ReplicaContext<A>>> ReplicaControl for Control<A> {
 
     fn stop(&self) {
         self.lane.command(Command::Stop);
+    }
+
+    fn change(&self, change: Change) {
+        self.lane.change(change);
+    }
+
+    fn withdraw(&self) -> bool {
+        self.lane.withdraw()
     }
 
     fn close(&self) {

@@ -1,6 +1,7 @@
 //! The Controller: one actor that owns what should exist, and makes it so. Never on a request's path.
 
 mod backends;
+mod changes;
 mod endpoints;
 mod events;
 
@@ -32,6 +33,7 @@ use crate::{
 };
 
 pub(crate) use backends::{CreateBackend, DeleteBackend, UpdateBackend};
+use changes::ChangeTimedOut;
 pub(crate) use endpoints::{CreateEndpoint, DeleteEndpoint, SetShadow, SetTraffic};
 use events::{DrainTimedOut, Happened, StartTimedOut};
 
@@ -94,6 +96,9 @@ impl Controller {
             }
         }
         entry.publish();
+        if !entry.deleting {
+            changes::advance(name, entry, ctx);
+        }
         if entry.deleting && entry.replicas.is_empty() {
             entry.gone();
             let generation = entry.generation;
@@ -105,7 +110,8 @@ impl Controller {
             entry.created = true;
             entry.before = None;
             entry.failed_replacements = 0;
-            entry.answer(&Ok(()));
+            let outcome = entry.failure.take().map_or(Ok(()), Err);
+            entry.answer(&outcome);
         }
     }
 
@@ -168,7 +174,9 @@ impl Controller {
         };
         ctx.notify_later(StartTimedOut { backend: name.clone(), generation }, entry.config.startup_timeout);
         let state = ReplicaState::Starting;
-        entry.replicas.push(ReplicaEntry { id, state, since: Instant::now(), control, ports, _seat: seat });
+        let (since, config) = (Instant::now(), entry.config.user_config.clone());
+        let entering = ReplicaEntry { id, state, since, control, ports, config, changing: None, _seat: seat };
+        entry.replicas.push(entering);
         true
     }
 
@@ -231,6 +239,9 @@ fn drain(name: &BackendName, entry: &mut BackendEntry, slot: u32, ctx: &mut Repl
     let timeout = if replica.state == ReplicaState::Starting { Duration::ZERO } else { timeout };
     replica.state = ReplicaState::Draining;
     replica.since = Instant::now();
+    if replica.changing.take().is_some() {
+        replica.control.withdraw();
+    }
     let (control, generation) = (Arc::clone(&replica.control), replica.id.generation);
     entry.publish();
     control.drain();
@@ -251,6 +262,12 @@ impl Actor for Controller {
                 let (backend, generation) = (name.clone(), replica.id.generation);
                 let left = |timeout: Duration| timeout.saturating_sub(replica.since.elapsed());
                 // Timers end with a state; these must not.
+                if let Some(changing) = &replica.changing {
+                    let left =
+                        entry.config.graceful_shutdown_timeout.saturating_sub(changing.since.elapsed());
+                    let (backend, attempt) = (name.clone(), changing.attempt);
+                    ctx.notify_later(ChangeTimedOut { backend, generation, attempt }, left);
+                }
                 match replica.state {
                     ReplicaState::Running => {}
                     ReplicaState::Starting => {

@@ -86,6 +86,39 @@ pub(crate) enum Going<R> {
     WithActor(oneshot::Receiver<Result<R, ServeError>>, Rc<Mark>),
 }
 
+impl<R: 'static> Going<R> {
+    /// Goes on; a panic puts the state in doubt and becomes the answer.
+    pub(crate) fn poll(&mut self, cx: &mut Context<'_>, desk: &Desk) -> Poll<Result<R, ServeError>> {
+        match self {
+            Going::Alone(future, meta) => match desk.guard(|| meta.scope(|| future.as_mut().poll(cx))) {
+                Ok(poll) => poll,
+                Err(message) => {
+                    desk.note_panic();
+                    Poll::Ready(Err(ServeError::Panicked { message }))
+                }
+            },
+            Going::WithActor(rx, mark) => Pin::new(&mut unconstrained(rx)).poll(cx).map(|got| {
+                got.unwrap_or_else(|_| {
+                    Err(match mark.panicked.take() {
+                        Some(message) => ServeError::Panicked { message },
+                        None => ServeError::NoAnswer,
+                    })
+                })
+            }),
+        }
+    }
+
+    /// Drops what is left of the handler; its drop may panic.
+    pub(crate) fn discard(self, desk: &Desk) {
+        if let Going::WithActor(_, mark) = &self {
+            mark.left.set(true);
+        }
+        if desk.guard(|| drop(self)).is_err() {
+            desk.note_panic();
+        }
+    }
+}
+
 /// Hands `outer` to the actor and polls what it returns once.
 pub(crate) fn execute<A, F>(
     actor: &mut A,
@@ -217,35 +250,10 @@ impl<R: 'static, S: Send + 'static> RequestFuture<R, S> {
         self
     }
 
-    fn poll_going(&mut self, cx: &mut Context<'_>, desk: &Desk) -> Poll<Result<R, ServeError>> {
-        let Some(going) = &mut self.going else { return Poll::Ready(Err(ServeError::NoAnswer)) };
-        match going {
-            Going::Alone(future, meta) => match desk.guard(|| meta.scope(|| future.as_mut().poll(cx))) {
-                Ok(poll) => poll,
-                Err(message) => {
-                    desk.note_panic();
-                    Poll::Ready(Err(ServeError::Panicked { message }))
-                }
-            },
-            Going::WithActor(rx, mark) => Pin::new(&mut unconstrained(rx)).poll(cx).map(|got| {
-                got.unwrap_or_else(|_| {
-                    Err(match mark.panicked.take() {
-                        Some(message) => ServeError::Panicked { message },
-                        None => ServeError::NoAnswer,
-                    })
-                })
-            }),
-        }
-    }
-
     /// Drops what is left of the handler; its drop may panic.
     fn discard(&mut self) {
-        let (Some(going), Some(running)) = (self.going.take(), &self.running) else { return };
-        if let Going::WithActor(_, mark) = &going {
-            mark.left.set(true);
-        }
-        if running.desk.guard(|| drop(going)).is_err() {
-            running.desk.note_panic();
+        if let (Some(going), Some(running)) = (self.going.take(), &self.running) {
+            going.discard(&running.desk);
         }
     }
 }
@@ -263,7 +271,10 @@ impl<R: 'static, S: Send + 'static> Future for RequestFuture<R, S> {
             return Poll::Ready(());
         }
         let Some(desk) = this.running.as_ref().map(|r| Rc::clone(&r.desk)) else { return Poll::Ready(()) };
-        let mut polled = this.poll_going(cx, &desk);
+        let mut polled = match &mut this.going {
+            Some(going) => going.poll(cx, &desk),
+            None => Poll::Ready(Err(ServeError::NoAnswer)),
+        };
         if polled.is_pending()
             && let Some(alarm) = &mut this.alarm
         {

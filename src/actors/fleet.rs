@@ -14,10 +14,10 @@ use crate::{
     actors::{
         build::Code,
         lane::ReplicaControl,
-        reconcile::{Observed, ReplicaState},
+        reconcile::{Configuration, Observed, Progress, ReplicaState},
         threads::ServingThread,
     },
-    config::BackendConfig,
+    config::{BackendConfig, UserConfig},
     endpoint::Checked,
     error::ServeError,
     ids::{BackendName, EndpointName, ReplicaId},
@@ -86,10 +86,13 @@ pub(crate) struct BackendEntry {
     pub(crate) replicas: Vec<ReplicaEntry>,
     pub(crate) metrics: Arc<BackendMetrics>,
     pub(crate) generation: u64,
+    /// Changes of a replica's `user_config` so far, failed ones too.
+    pub(crate) changes: u64,
     /// Whether all its replicas have once been ready.
     pub(crate) created: bool,
     pub(crate) deleting: bool,
-    /// Why it could not be created; told when everything of it is gone.
+    /// Why it could not be created, told when everything of it is gone; or why a change of the `user_config`
+    /// failed, told when every replica has the old one.
     pub(crate) failure: Option<ServeError>,
     pub(crate) last_error: Option<Box<str>>,
     /// Replacements that failed in a row.
@@ -107,8 +110,20 @@ pub(crate) struct ReplicaEntry {
     pub(crate) since: Instant,
     pub(crate) control: Arc<dyn ReplicaControl>,
     pub(crate) ports: Arc<ReplicaPorts>,
+    /// The `user_config` that it has, or starts with.
+    pub(crate) config: Option<UserConfig>,
+    /// The one that it is being given.
+    pub(crate) changing: Option<Changing>,
     /// Given back when the replica is gone.
     pub(crate) _seat: Seat,
+}
+
+/// A change of a replica's `user_config` under way.
+pub(crate) struct Changing {
+    pub(crate) to: Option<UserConfig>,
+    /// Which change of its backend it is.
+    pub(crate) attempt: u64,
+    pub(crate) since: Instant,
 }
 
 /// The thread that a replica lives on.
@@ -145,10 +160,37 @@ impl BackendEntry {
         if self.deleting { 0 } else { self.config.num_replicas }
     }
 
+    /// The replicas that take calls, and how far they are with the `user_config`.
+    pub(crate) fn configured(&self) -> Vec<Configuration> {
+        let running = self.replicas.iter().filter(|r| r.state == ReplicaState::Running);
+        let configured = running.map(|r| Configuration {
+            slot: r.id.slot,
+            progress: match &r.changing {
+                Some(_) => Progress::Changing,
+                None if r.config == self.config.user_config => Progress::Current,
+                None => Progress::Behind,
+            },
+        });
+        configured.collect()
+    }
+
     /// Whether everything is as it should be.
     pub(crate) fn settled(&self) -> bool {
         let wanted = usize::try_from(self.wanted()).unwrap_or(usize::MAX);
-        self.replicas.len() == wanted && self.replicas.iter().all(|r| r.state == ReplicaState::Running)
+        let done = |r: &ReplicaEntry| {
+            r.state == ReplicaState::Running && r.changing.is_none() && r.config == self.config.user_config
+        };
+        self.replicas.len() == wanted && self.replicas.iter().all(done)
+    }
+
+    /// Whether the `user_config` is a new one, not yet known to be taken; otherwise whoever has another goes back.
+    pub(crate) fn trying(&self) -> bool {
+        self.before.as_ref().is_some_and(|before| before.user_config != self.config.user_config)
+    }
+
+    /// The replica in this slot that takes calls.
+    pub(crate) fn running(&mut self, slot: u32) -> Option<&mut ReplicaEntry> {
+        self.replicas.iter_mut().find(|r| r.id.slot == slot && r.state == ReplicaState::Running)
     }
 
     pub(crate) fn replica(&mut self, generation: u64) -> Option<&mut ReplicaEntry> {
@@ -172,8 +214,13 @@ impl BackendEntry {
             self.deleting = true;
             self.failure = Some(why);
         } else if let Some(before) = self.before.take() {
+            let goes_back = before.user_config != self.config.user_config;
             self.config = before;
-            self.answer(&Err(why));
+            if goes_back {
+                self.failure = Some(why);
+            } else {
+                self.answer(&Err(why));
+            }
         } else {
             return false;
         }

@@ -14,7 +14,10 @@ use futures_util::task::AtomicWaker;
 use tokio::time::Instant;
 
 use crate::{
-    actors::context::ReplicaContext,
+    actors::{
+        configure::{Change, Manner},
+        context::ReplicaContext,
+    },
     call::Gate,
     config::BackendConfig,
     error::ServeError,
@@ -55,6 +58,7 @@ pub(crate) enum Command {
 pub(crate) struct Lane<A: Actor> {
     queue: Mutex<Queue<A>>,
     waiting: AtomicUsize,
+    /// Whether there is a command or a change.
     commanded: AtomicBool,
     waker: AtomicWaker,
     concurrency: AtomicUsize,
@@ -67,6 +71,7 @@ pub(crate) struct Lane<A: Actor> {
 struct Queue<A: Actor> {
     jobs: VecDeque<Box<dyn Job<A>>>,
     command: Option<Command>,
+    change: Option<Change>,
     open: bool,
     swept: Option<Tick>,
     /// No job has to be ended before this; none: none has to be at all.
@@ -79,6 +84,7 @@ impl<A: Actor<Context = ReplicaContext<A>>> Lane<A> {
             queue: Mutex::new(Queue {
                 jobs: VecDeque::new(),
                 command: None,
+                change: None,
                 open: true,
                 swept: None,
                 ends: None,
@@ -187,6 +193,42 @@ impl<A: Actor<Context = ReplicaContext<A>>> Lane<A> {
         if self.commanded.load(Ordering::Acquire) { self.lock().command } else { None }
     }
 
+    /// Whether nothing overtakes calls now.
+    #[inline]
+    pub(crate) fn undisturbed(&self) -> bool {
+        !self.commanded.load(Ordering::Acquire)
+    }
+
+    /// From now on no call begins, until what runs has ended and the change is made.
+    pub(crate) fn change(&self, change: Change) {
+        {
+            let mut queue = self.lock();
+            queue.change = Some(change);
+            self.commanded.store(true, Ordering::Release);
+        }
+        self.waker.wake();
+    }
+
+    /// How the change is to be made that waits, if one does.
+    pub(crate) fn change_waits(&self) -> Option<Manner> {
+        if self.undisturbed() { None } else { self.lock().change.as_ref().map(|change| change.manner) }
+    }
+
+    /// Takes the change out, to make it.
+    pub(crate) fn take_change(&self) -> Option<Change> {
+        let mut queue = self.lock();
+        let change = queue.change.take();
+        self.commanded.store(queue.command.is_some(), Ordering::Release);
+        change
+    }
+
+    /// Takes the change back; false when it is being made or there is none.
+    pub(crate) fn withdraw(&self) -> bool {
+        let withdrawn = self.take_change().is_some();
+        self.waker.wake();
+        withdrawn
+    }
+
     /// Calls run at once.
     #[inline]
     pub(crate) fn concurrency(&self) -> usize {
@@ -247,6 +289,10 @@ pub(crate) trait ReplicaControl: Send + Sync {
     fn drain(&self);
     /// Stop now.
     fn stop(&self);
+    /// Lets no call begin until what runs has ended and the `user_config` is changed, and tells how that went.
+    fn change(&self, change: Change);
+    /// Takes the change back that has not begun; false when it has, or there is none.
+    fn withdraw(&self) -> bool;
     /// Turns away what still waits there: its thread hangs in a handler and cannot do it.
     fn close(&self);
     /// Limits and batching from now on, and how many calls are let in.

@@ -2,6 +2,7 @@
 
 pub(crate) mod batcher;
 pub(crate) mod build;
+pub(crate) mod configure;
 pub(crate) mod context;
 pub(crate) mod controller;
 pub(crate) mod execute;

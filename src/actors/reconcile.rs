@@ -55,6 +55,36 @@ pub(crate) fn next_actions(wanted: u32, observed: &[Observed]) -> Vec<Action> {
     (live.len()..wanted_len).filter_map(|_| free.next()).map(Action::Start).collect()
 }
 
+/// One replica that takes calls.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Configuration {
+    pub(crate) slot: u32,
+    pub(crate) progress: Progress,
+}
+
+/// How far a replica is with the `user_config`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Progress {
+    /// It has another one.
+    Behind,
+    /// It is being given one; no call begins there.
+    Changing,
+    /// It has the one that is wanted.
+    Current,
+}
+
+/// The replicas, by slot, that are given the wanted `user_config` next. Of all that take calls a fifth, rounded
+/// down, may be without them at once, and one always may.
+pub(crate) fn next_changes(replicas: &[Configuration]) -> Vec<u32> {
+    let at_once = (replicas.len() / 5).max(1);
+    let changing = replicas.iter().filter(|replica| replica.progress == Progress::Changing).count();
+    let mut behind: Vec<u32> =
+        replicas.iter().filter(|replica| replica.progress == Progress::Behind).map(|r| r.slot).collect();
+    behind.sort_unstable();
+    behind.truncate(at_once.saturating_sub(changing));
+    behind
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -103,5 +133,50 @@ mod tests {
         assert_eq!(Starting.next(), [Running, Draining]);
         assert_eq!(Running.next(), [Draining]);
         assert!(Draining.next().is_empty());
+    }
+
+    fn configured(progress: impl IntoIterator<Item = Progress>) -> Vec<Configuration> {
+        let progress = progress.into_iter().enumerate();
+        progress.map(|(slot, progress)| Configuration { slot: slot as u32, progress }).collect()
+    }
+
+    #[test]
+    fn a_fifth_of_the_replicas_is_changed_at_once_rounded_down_and_one_at_least() {
+        for (n, at_once) in [(0, 0), (1, 1), (2, 1), (5, 1), (9, 1), (10, 2), (14, 2), (15, 3), (100, 20)] {
+            let next = next_changes(&configured(vec![Progress::Behind; n]));
+            assert_eq!(next, (0..at_once).collect::<Vec<_>>(), "of {n}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn step_by_step_all_get_it_and_never_are_more_than_a_fifth_without_calls(
+            mut all in proptest::collection::vec(0..3_u8, 1..60),
+            order in proptest::collection::vec(0..60_usize, 0..60),
+        ) {
+            let most = (all.len() / 5).max(1);
+            // What was being changed before is within the bound too.
+            let mut changing = 0;
+            for p in &mut all {
+                changing += usize::from(*p == 1);
+                if changing > most { *p = (*p).min(1) * 2; }
+            }
+            let kinds = [Progress::Behind, Progress::Changing, Progress::Current];
+            let mut now = configured(all.iter().map(|p| kinds[*p as usize]));
+            let mut order = order.into_iter().chain(std::iter::repeat(0));
+            for _ in 0..200 {
+                for slot in next_changes(&now) {
+                    prop_assert_eq!(now[slot as usize].progress, Progress::Behind);
+                    now[slot as usize].progress = Progress::Changing;
+                }
+                prop_assert!(next_changes(&now).is_empty());
+                let busy: Vec<_> =
+                    (0..now.len()).filter(|i| now[*i].progress == Progress::Changing).collect();
+                prop_assert!(busy.len() <= most);
+                if busy.is_empty() { break }
+                now[busy[order.next().unwrap() % busy.len()]].progress = Progress::Current;
+            }
+            prop_assert!(now.iter().all(|replica| replica.progress == Progress::Current));
+        }
     }
 }

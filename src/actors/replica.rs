@@ -1,5 +1,6 @@
 //! A replica: the user's actor in its own loop, which polls commands, mailbox, calls and futures in turn.
 
+mod configure;
 mod task;
 
 use std::{
@@ -12,6 +13,7 @@ use tokio::time::{Instant, Sleep, sleep, sleep_until};
 
 use crate::{
     actors::{
+        configure::Configured,
         context::{Desk, ReplicaContext},
         identity::Identity,
         lane::{Command, Lane, Patience},
@@ -20,6 +22,7 @@ use crate::{
     guard::{drop_guarded, guarded},
 };
 
+use configure::Configuring;
 pub(crate) use task::ReplicaTask;
 
 /// Calls begun in one turn before futures, timers and other actors get theirs.
@@ -40,6 +43,8 @@ pub(crate) enum Event {
     Stumbled(Box<str>),
     /// It failed to start too often and has stopped.
     GaveUp(Box<str>),
+    /// A change of its `user_config` was made, or refused for this reason.
+    Configured(Result<(), Box<str>>),
     /// It has stopped as it was told, or its thread has ended.
     Stopped,
 }
@@ -50,6 +55,7 @@ pub(crate) struct Parts<A: Actor> {
     pub(crate) lane: Arc<Lane<A>>,
     pub(crate) identity: Arc<Identity>,
     pub(crate) desk: Rc<Desk>,
+    pub(crate) user: Configured<A>,
     pub(crate) patience: Patience,
     pub(crate) on_event: Box<dyn Fn(Event)>,
 }
@@ -60,6 +66,8 @@ enum Phase {
     Starting,
     /// A start failed; the next attempt comes after this pause.
     BackingOff(Pin<Box<Sleep>>),
+    /// Its state takes a `user_config`; calls wait.
+    Configuring(Configuring),
     /// It takes calls.
     Running,
     /// It is gone.
@@ -74,6 +82,10 @@ pub(crate) struct Cell<A: Actor<Context = ReplicaContext<A>>> {
     phase: Phase,
     failures: VecDeque<Instant>,
     rebuilding: bool,
+    /// Calls wait for a change of its `user_config`.
+    holding: bool,
+    /// The next start is meant: it is no restart after a failure.
+    on_purpose: bool,
     /// Set for the next deadline of a waiting call that nobody else keeps.
     alarm: Option<Pin<Box<Sleep>>>,
     parts: Parts<A>,
@@ -91,7 +103,7 @@ impl<A: Actor<Context = ReplicaContext<A>>> Core<A> {
     pub(crate) fn takes_direct(&self, cell: &Cell<A>) -> bool {
         matches!(cell.phase, Phase::Running)
             && self.lane.waiting() == 0
-            && self.lane.commanded().is_none()
+            && self.lane.undisturbed()
             && !cell.ctx.held()
             && self.desk.running() < self.lane.concurrency()
     }
@@ -125,16 +137,7 @@ impl<A: Actor<Context = ReplicaContext<A>>> Cell<A> {
             Ok(Ok(actor)) => {
                 self.actor = Some(actor);
                 self.ctx.state = ActorState::Running;
-                self.phase = Phase::Running;
-                self.parts.lane.gate.set_idle(false);
-                desk.cells.starts.bump();
-                if self.rebuilding {
-                    desk.cells.restarts.bump();
-                } else {
-                    (self.parts.on_event)(Event::Ready);
-                }
-                self.rebuilding = true;
-                return;
+                return self.introduce();
             }
             Ok(Err(error)) => {
                 let own = error.downcast_ref::<ServeError>();
@@ -144,6 +147,20 @@ impl<A: Actor<Context = ReplicaContext<A>>> Cell<A> {
         };
         self.drop_state();
         self.stumbled(why, permanent);
+    }
+
+    /// From now on it takes calls.
+    fn up(&mut self) {
+        self.phase = Phase::Running;
+        self.parts.lane.gate.set_idle(false);
+        let cells = &self.parts.desk.cells;
+        cells.starts.bump();
+        let on_purpose = std::mem::take(&mut self.on_purpose);
+        if !std::mem::replace(&mut self.rebuilding, true) {
+            (self.parts.on_event)(Event::Ready);
+        } else if !on_purpose {
+            cells.restarts.bump();
+        }
     }
 
     /// Tries again after a pause, unless that is useless or has been done often enough.
@@ -186,10 +203,15 @@ impl<A: Actor<Context = ReplicaContext<A>>> Cell<A> {
             return;
         }
         if self.ctx.desk.take_panic() || self.ctx.stop_asked {
+            let new = self.interrupt_configuring();
             self.drop_state();
             // A drop that panics in the old state is part of the same failure.
             self.ctx.desk.take_panic();
-            self.start();
+            if new {
+                self.stumbled("it ended while it took its user_config".into(), false);
+            } else {
+                self.start();
+            }
         }
     }
 
@@ -235,17 +257,18 @@ impl<A: Actor<Context = ReplicaContext<A>>> Cell<A> {
                 self.phase = Phase::Starting;
                 return true;
             }
-            Phase::Running => {}
+            Phase::Configuring(_) | Phase::Running => {}
         }
-        if !matches!(self.phase, Phase::Running) {
+        if !matches!(self.phase, Phase::Configuring(_) | Phase::Running) {
             return true;
         }
-        let more = self.work(cx, lane);
+        let more = self.work(cx, lane) | self.configure(cx, lane);
         self.rebuild_if_needed();
-        self.obey(cx, lane) || more || !matches!(self.phase, Phase::Running)
+        self.obey(cx, lane) || more || !matches!(self.phase, Phase::Configuring(_) | Phase::Running)
     }
 
     fn work(&mut self, cx: &mut Context<'_>, lane: &Lane<A>) -> bool {
+        let calls = matches!(self.phase, Phase::Running) && lane.change_waits().is_none();
         let Some(actor) = &mut self.actor else { return false };
         let ctx = &mut self.ctx;
         if !ctx.poll_waits(actor, cx) {
@@ -256,7 +279,7 @@ impl<A: Actor<Context = ReplicaContext<A>>> Cell<A> {
         let mut more = ctx.mailbox_left.get() == 0;
         ctx.refill_mailbox_budget();
         let mut begun = 0;
-        while !ctx.held() && begun < LANE_BUDGET && ctx.desk.running() < lane.concurrency() {
+        while calls && !ctx.held() && begun < LANE_BUDGET && ctx.desk.running() < lane.concurrency() {
             let Some(job) = lane.pop() else { break };
             begun += 1;
             if job.abandoned() {

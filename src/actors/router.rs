@@ -9,6 +9,7 @@ use actix::{
 
 use crate::{
     actors::{
+        configure::Configured,
         context::{Desk, ReplicaContext},
         identity::Identity,
         lane::{Lane, Patience, Stop},
@@ -103,6 +104,7 @@ pub(crate) fn supervise<A: Actor<Context = ReplicaContext<A>>>(
         lane: Arc::clone(&lane),
         identity: Arc::new(Identity::own(name, directory)),
         desk: Rc::new(Desk::new(cells, None)),
+        user: Configured::default(),
         patience: Patience::ENDLESS,
         on_event: Box::new(drop),
     });

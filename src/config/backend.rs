@@ -9,6 +9,7 @@ use super::{
     limits::*,
     placement::Placement,
     restart::RestartPolicy,
+    user::UserConfig,
 };
 use crate::error::{Problem, ServeError};
 
@@ -63,6 +64,9 @@ pub struct BackendConfig {
     pub num_threads: Option<NonZeroUsize>,
     /// What happens when replicas do not start.
     pub restart: RestartPolicy,
+    /// What the backend's own code is told, which takes it by [`Backend::reconfigure`](crate::Backend::reconfigure)
+    /// before a replica's first call and, in place, whenever it changes; none: nothing.
+    pub user_config: Option<UserConfig>,
     /// Values that a setter was given and no field can hold; told by `check`.
     #[serde(skip)]
     refused: Vec<Problem>,
@@ -84,6 +88,7 @@ impl Default for BackendConfig {
             placement: None,
             num_threads: None,
             restart: RestartPolicy::default(),
+            user_config: None,
             refused: Vec::new(),
         }
     }
@@ -172,6 +177,12 @@ impl BackendConfig {
         self
     }
 
+    /// Sets [`user_config`](field@Self::user_config): any JSON; `None` and null take it away.
+    pub fn user_config(mut self, config: impl Into<Option<serde_json::Value>>) -> Self {
+        self.user_config = config.into().and_then(UserConfig::new);
+        self
+    }
+
     /// Whether all values are within their limits and go together.
     ///
     /// # Errors
@@ -196,6 +207,9 @@ impl BackendConfig {
         check.timeout("graceful_shutdown_timeout_s", self.graceful_shutdown_timeout, TIMEOUT_MAX);
         check.at_most("num_threads", self.num_threads.map_or(0, NonZeroUsize::get), NUM_THREADS_MAX);
         self.restart.check(&mut check);
+        if let Some(what) = self.user_config.as_ref().and_then(UserConfig::too_large) {
+            check.problem("user_config", what);
+        }
         let mut problems = self.refused.clone();
         problems.extend(check.into_problems());
         problems.extend(self.mismatch());

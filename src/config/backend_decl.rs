@@ -45,6 +45,10 @@ impl BackendDecl {
         });
         let source = Source::read(&mut fields, base_dir);
         let config = read_config(&mut fields);
+        if matches!(source, Some(Source::Onnx { .. })) && config.user_config.is_some() {
+            let what = "a model of an ONNX file takes no user_config".into();
+            fields.problems().push(Problem { place: fields.place_of("user_config"), what });
+        }
         fields.finish();
         let (name, item) = name.or_else(|| known.incomplete())?;
         known.backend(&name, matches!(source, Some(Source::Onnx { .. })), &item);

@@ -33,6 +33,7 @@ fn the_defaults_are_the_documented_ones() {
         "placement": null,
         "num_threads": null,
         "restart": { "max_restarts": 5, "window_s": 10.0, "backoff_s": 0.1 },
+        "user_config": null,
     });
     assert_eq!(written, documented);
     assert_eq!(problems(&BackendConfig::default()), [""; 0]);

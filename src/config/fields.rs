@@ -153,7 +153,7 @@ mod tests {
     fn an_unknown_key_is_told_with_what_is_allowed_and_what_was_meant() {
         assert_eq!(told("backend"), "backend: unknown key; did you mean backends? allowed: http, backends");
         assert_eq!(told("htpt"), "htpt: unknown key; did you mean http? allowed: http, backends");
-        assert_eq!(told("user_config"), "user_config: unknown key; allowed: http, backends");
+        assert_eq!(told("autoscaling"), "autoscaling: unknown key; allowed: http, backends");
         assert!(told(&"x".repeat(1_000_000)).ends_with("...: unknown key; allowed: http, backends"));
     }
 }

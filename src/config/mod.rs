@@ -20,6 +20,7 @@ mod placement;
 mod problems;
 mod restart;
 mod update;
+mod user;
 mod yaml;
 
 pub use admin::AdminConfig;
@@ -32,3 +33,4 @@ pub use http::{HttpConfig, Location};
 pub use placement::Placement;
 pub use restart::{RestartPolicy, RestartUpdate};
 pub use update::BackendUpdate;
+pub use user::UserConfig;

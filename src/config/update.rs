@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::{
     backend::BackendConfig, check::unless, fields::Fields, item::Item, limits::*, node::Node,
-    placement::Placement, problems::Problems, restart::RestartUpdate,
+    placement::Placement, problems::Problems, restart::RestartUpdate, user::UserConfig,
 };
 use crate::error::ServeError;
 
@@ -45,6 +45,8 @@ pub struct BackendUpdate {
     pub num_threads: Option<Option<usize>>,
     /// New values within [`BackendConfig::restart`].
     pub restart: RestartUpdate,
+    /// New [`BackendConfig::user_config`]; `Some(None)` takes it away.
+    pub user_config: Option<Option<UserConfig>>,
 }
 
 impl BackendUpdate {
@@ -119,6 +121,13 @@ impl BackendUpdate {
         self.restart = update.into();
         self
     }
+
+    /// Changes [`BackendConfig::user_config`]: any JSON; `None` and null take it away, which makes the states of
+    /// the replicas anew from the factory.
+    pub fn user_config(mut self, config: impl Into<Option<serde_json::Value>>) -> Self {
+        self.user_config = Some(config.into().and_then(UserConfig::new));
+        self
+    }
 }
 
 impl BackendUpdate {
@@ -165,6 +174,7 @@ impl BackendUpdate {
             placement: fields.nullable("placement", |item| item.word(&Placement::WORDS)),
             num_threads: fields.nullable("num_threads", count(NUM_THREADS_MAX)),
             restart: fields.read("restart", RestartUpdate::read).unwrap_or_default(),
+            user_config: fields.nullable("user_config", UserConfig::read),
         }
     }
 }
@@ -183,6 +193,9 @@ impl BackendConfig {
     pub(crate) fn with(self, update: &BackendUpdate) -> Self {
         let restart = self.restart.updated(update.restart);
         let mut config = self.restart(restart);
+        if let Some(user_config) = &update.user_config {
+            config.user_config.clone_from(user_config);
+        }
         /// Hands a value that is given to the setter of the same name.
         macro_rules! set {
             ($($field:ident),+) => {

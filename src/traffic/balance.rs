@@ -13,7 +13,8 @@ pub(crate) fn lighter_of_two(n: usize, rng: &mut impl Rng, load: impl Fn(usize) 
 }
 
 /// Picks a replica: `here` are those on the caller's thread, preferred until they run as many calls as they
-/// may at once; then every one of the `n` is in the draw.
+/// may at once; then every one of the `n` is in the draw. One whose load is `usize::MAX` works nothing off and is
+/// picked only where all are such.
 pub(crate) fn pick(
     n: usize,
     here: &[usize],
@@ -27,7 +28,12 @@ pub(crate) fn pick(
             return near;
         }
     }
-    lighter_of_two(n, rng, load)
+    let drawn = lighter_of_two(n, rng, &load);
+    if load(drawn) < usize::MAX {
+        return drawn;
+    }
+    // Neither of the two works anything off now.
+    (0..n).min_by_key(|i| load(*i)).unwrap_or(drawn)
 }
 
 #[cfg(test)]
@@ -60,6 +66,16 @@ mod tests {
             assert_eq!(pick(4, &[2], &mut rng, |i| if i == 2 { 3 } else { 0 }, |_| 4), 2);
             assert_ne!(pick(4, &[2], &mut rng, |i| if i == 2 { 4 } else { 0 }, |_| 4), 2);
         }
+    }
+
+    #[test]
+    fn one_that_works_nothing_off_is_picked_only_where_all_are_such() {
+        let mut rng = SmallRng::seed_from_u64(5);
+        let loads = [usize::MAX, usize::MAX, 50, usize::MAX];
+        for here in [&[][..], &[0], &[0, 1, 3]] {
+            (0..100).for_each(|_| assert_eq!(pick(4, here, &mut rng, |i| loads[i], |_| 4), 2));
+        }
+        assert!(pick(2, &[], &mut rng, |_| usize::MAX, |_| 4) < 2);
     }
 
     #[test]

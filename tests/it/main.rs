@@ -24,6 +24,7 @@ mod documents;
 mod embedding;
 mod endings;
 mod endings_at_once;
+mod example_reconfigure;
 mod examples;
 mod examples_http;
 mod examples_traffic;
@@ -43,6 +44,7 @@ mod pending;
 mod placement;
 #[cfg(feature = "onnx")]
 mod process;
+mod reconfigure;
 mod shutdown;
 #[cfg(feature = "onnx")]
 mod socket;

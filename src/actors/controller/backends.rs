@@ -59,6 +59,7 @@ impl Handler<CreateBackend> for Controller {
                     replicas: Vec::new(),
                     metrics,
                     generation,
+                    changes: 0,
                     created: false,
                     deleting: false,
                     failure: None,
@@ -90,9 +91,9 @@ impl Handler<UpdateBackend> for Controller {
         ctx: &mut Self::Context,
     ) -> Self::Result {
         let (tx, rx) = oneshot::channel();
-        {
-            let mut fleet = self.office.fleet();
-            let Some(entry) = fleet.backends.get_mut(&name).filter(|entry| !entry.deleting) else {
+        let (code, old) = {
+            let fleet = self.office.fleet();
+            let Some(entry) = fleet.backends.get(&name).filter(|entry| !entry.deleting) else {
                 return refuse(ServeError::UnknownBackend(name));
             };
             if !entry.created {
@@ -101,12 +102,18 @@ impl Handler<UpdateBackend> for Controller {
                     "it is still being created; update it afterwards",
                 ));
             }
-            let config = match entry.config.updated(&update).and_then(|c| entry.code.check(&c).map(|()| c)) {
-                Ok(config) => config,
-                Err(why) => return refuse(why),
-            };
-            if let Err(why) = in_place(&entry.config, &config) {
-                return refuse(why);
+            (Arc::clone(&entry.code), entry.config.clone())
+        };
+        // With the fleet at rest: a `user_config` is read by the user's code, which may ask for the status.
+        let checked = old.updated(&update).and_then(|config| code.check(&config).map(|()| config));
+        let config = match checked.and_then(|config| in_place(&old, &config).map(|()| config)) {
+            Ok(config) => config,
+            Err(why) => return refuse(why),
+        };
+        if let Some(entry) = self.office.fleet().backends.get_mut(&name) {
+            if let Some(why) = entry.failure.take() {
+                // The change before this one has failed; all that was left of it was to go back.
+                entry.answer(&Err(why));
             }
             // A newer change joins an older one: both wait for the same end, and a failure goes back to the
             // options that were in force before the first.

@@ -43,6 +43,7 @@ impl Handler<Happened> for Controller {
                     entry.last_error = Some(why);
                 }
             }
+            Event::Configured(outcome) => self.configured(&backend, generation, outcome, ctx),
             Event::GaveUp(why) => self.lost(&backend, generation, why, ctx),
             Event::Stopped => {
                 let mut fleet = self.office.fleet();

@@ -49,6 +49,8 @@ impl<A: Actor<Context = ReplicaContext<A>>> ReplicaTask<A> {
                 phase: Phase::Starting,
                 failures: VecDeque::new(),
                 rebuilding: false,
+                holding: false,
+                on_purpose: false,
                 alarm: None,
                 parts,
             }),
@@ -88,7 +90,7 @@ impl<A: Actor<Context = ReplicaContext<A>>> Future for ReplicaTask<A> {
             || desk.has_panicked()
             || (ended_some
                 && (this.core.lane.waiting() > 0
-                    || this.core.lane.commanded().is_some()
+                    || !this.core.lane.undisturbed()
                     || !cell.ctx.items.is_empty()
                     || !cell.ctx.waits.is_empty()));
         let ended = matches!(cell.phase, Phase::Ended);
