@@ -97,6 +97,7 @@ pub mod oip;
 #[cfg(feature = "onnx")]
 mod onnx;
 mod port;
+mod resources;
 mod route;
 mod routing;
 mod serve;
@@ -116,7 +117,7 @@ pub use call::{Answer, Call, Gate, Permit, Refusal, Reply, Request, Waiting};
 pub use comparison::{ComparisonReport, DifferingPair, SideOfPair};
 pub use config::{
     AdminConfig, BackendConfig, BackendDecl, BackendUpdate, ENDPOINT_METHODS, EndpointDecl, HttpConfig,
-    Location, Placement, RestartPolicy, RestartUpdate, ServeConfig, Source, limits,
+    Location, Placement, ResourcesUpdate, RestartPolicy, RestartUpdate, ServeConfig, Source, limits,
 };
 pub use endpoint::Endpoint;
 pub use error::{BoxError, Fault, Problem, ServeError};
@@ -129,10 +130,14 @@ pub use metrics::{comparison::Comparisons, shadow::ShadowCopies};
 #[cfg(feature = "onnx")]
 pub use onnx::{BatchAxis, Infer, Inferred, ONNX_JOINED_ROWS_MAX, ONNX_THREADS_MAX, OnnxModel, OnnxReplica};
 pub use port::Port;
+pub use resources::{
+    AMOUNT_MAX, Amount, AmountError, CUSTOM_RESOURCES_MAX, Capacity, Fraction, FractionError, FreeCapacity,
+    Resources, WHOLE_DEVICES_MAX,
+};
 pub use route::{ROUTE_BYTES_MAX, RouteParams, RoutePattern, RouteTable};
 pub use serve::{
-    BackendStatus, EndSignals, EndpointStatus, ReplicaStatus, SeenShare, Serve, ServeOptions, ShadowStatus,
-    Status,
+    BackendStatus, CapacityStatus, EndSignals, EndpointStatus, ReplicaStatus, SeenShare, Serve, ServeOptions,
+    ShadowStatus, Status,
 };
 pub use tensor::{Datatype, TENSOR_ELEMENTS_MAX, TENSOR_RANK_MAX, Tensor, TensorData};
 pub use traffic::{Affinity, COMPARE_SAMPLE_MAX, Compare, ShadowRule, TrafficPolicy, WEIGHT_SUM_TOLERANCE};

@@ -22,6 +22,7 @@ use crate::{
             self, Controller, Crash, CreateBackend, CreateEndpoint, DeleteBackend, DeleteEndpoint, Office,
             SetShadow, SetTraffic, UpdateBackend,
         },
+        fleet::Fleet,
         lane::Stop,
         router::Router,
         threads::Threads,
@@ -44,7 +45,9 @@ use crate::{
 pub use options::ServeOptions;
 pub use signals::EndSignals;
 pub(crate) use status::ready;
-pub use status::{BackendStatus, EndpointStatus, ReplicaStatus, SeenShare, ShadowStatus, Status};
+pub use status::{
+    BackendStatus, CapacityStatus, EndpointStatus, ReplicaStatus, SeenShare, ShadowStatus, Status,
+};
 
 /// A running service: backends, endpoints, and the threads and actors that serve them. Cheap to clone.
 ///
@@ -75,13 +78,16 @@ impl Serve {
     /// Starts the actors and threads; nothing is served yet.
     ///
     /// # Errors
-    /// [`ServeError::Internal`] when a thread cannot be started.
+    /// [`ServeError::Internal`] when a thread cannot be started, [`ServeError::InvalidConfig`] for a capacity that
+    /// cannot be.
     ///
     /// # Panics
     /// With [`ServeOptions::current_thread`], outside of a runtime that runs local tasks.
     pub async fn start(options: ServeOptions) -> Result<Self, ServeError> {
+        let capacity = options.all();
+        capacity.check()?;
         let office = Arc::new(Office {
-            fleet: Mutex::default(),
+            fleet: Mutex::new(Fleet::new(capacity)),
             directory: Arc::default(),
             routes: Arc::default(),
             models: Arc::default(),
@@ -119,8 +125,9 @@ impl Serve {
     /// Makes a backend and waits until all its replicas take calls.
     ///
     /// # Errors
-    /// A name or option that is not allowed, a name that is taken, or [`ServeError::StartFailed`] with the
-    /// factory's reason; then nothing of the backend is left.
+    /// A name or option that is not allowed, a name that is taken, [`ServeError::NoResources`] when the replicas
+    /// do not all fit, or [`ServeError::StartFailed`] with the factory's reason; then nothing of the backend is
+    /// left.
     pub async fn create_backend<A>(
         &self,
         name: impl AsRef<str>,
@@ -137,7 +144,8 @@ impl Serve {
     /// Changes the options that `update` gives, and waits until the replicas are as many as it says.
     ///
     /// # Errors
-    /// An option that is not allowed or an unknown backend; then nothing has changed.
+    /// An option that is not allowed, an unknown backend, or [`ServeError::NoResources`] when the replicas do not
+    /// all fit; then nothing has changed.
     pub async fn update_backend_config(
         &self,
         name: impl AsRef<str>,

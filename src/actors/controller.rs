@@ -82,9 +82,12 @@ impl Controller {
     /// Takes the steps that lead from what is there to what is wanted, and answers who waited for it.
     fn reconcile(&self, name: &BackendName, ctx: &mut ReplicaContext<Self>) {
         let mut fleet = self.office.fleet();
-        let Some(entry) = fleet.backends.get_mut(name) else { return };
+        let Fleet { backends, pool, .. } = &mut *fleet;
+        let Some(entry) = backends.get_mut(name) else { return };
         for action in next_actions(entry.wanted(), &entry.observed()) {
             match action {
+                // What those that drain still have is for this one: when they are gone it is started.
+                Action::Start(_) if entry.replicas.len() >= entry.claims.len() => break,
                 Action::Start(slot) if self.start(name, entry, slot, ctx) => {}
                 Action::Start(_) => {
                     self.no_thread(name, entry, ctx);
@@ -94,15 +97,19 @@ impl Controller {
             }
         }
         entry.publish();
+        let settled = entry.settled();
+        if settled {
+            entry.created = true;
+            entry.before = None;
+            entry.failed_replacements = 0;
+        }
+        entry.give_back(pool);
         if entry.deleting && entry.replicas.is_empty() {
             entry.gone();
             fleet.backends.remove(name);
             self.office.models.remove(name);
             self.office.metrics.registry.forget_backend(name);
-        } else if entry.settled() {
-            entry.created = true;
-            entry.before = None;
-            entry.failed_replacements = 0;
+        } else if settled {
             entry.answer(&Ok(()));
         }
     }
@@ -136,7 +143,7 @@ impl Controller {
         let Built { control, ports, start } = entry.code.build(Order {
             identity: Arc::new(Identity {
                 replica: id.clone(),
-                num_threads: entry.config.num_threads.map_or(1, std::num::NonZeroUsize::get),
+                num_threads: entry.config.threads(),
                 batch_size_max: entry.config.max_batch_size.map_or(1, std::num::NonZeroUsize::get),
                 directory: Arc::clone(&self.office.directory),
             }),

@@ -10,7 +10,7 @@ use std::{
 /// floor may use each other where the floor says so.
 const FLOORS: [(&[&str], Siblings); 12] = [
     (&["error", "ids"], Siblings::Together),
-    (&["batching", "guard", "http_call", "meta", "route", "tensor", "traffic"], Siblings::Apart),
+    (&["batching", "guard", "http_call", "meta", "resources", "route", "tensor", "traffic"], Siblings::Apart),
     (&["call", "config", "endpoint", "oip"], Siblings::Apart),
     (&["metrics", "port"], Siblings::Apart),
     (&["comparison"], Siblings::Apart),

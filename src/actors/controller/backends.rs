@@ -9,7 +9,7 @@ use crate::{
     actors::{
         build::Code,
         controller::{Controller, Outcome, events::DrainTimedOut, refuse, wait},
-        fleet::BackendEntry,
+        fleet::{BackendEntry, Fleet},
         reconcile::ReplicaState,
     },
     config::{BackendConfig, BackendUpdate},
@@ -41,21 +41,22 @@ impl Handler<CreateBackend> for Controller {
         }
         let (tx, rx) = oneshot::channel();
         let metrics = self.office.metrics.registry.backend(&name);
-        match self.office.fleet().backends.entry(name.clone()) {
+        let mut fleet = self.office.fleet();
+        let Fleet { backends, pool, .. } = &mut *fleet;
+        match backends.entry(name.clone()) {
             Entry::Occupied(_) => {
                 return refuse(ServeError::AlreadyExists { what: "backend", name: name.as_str().into() });
             }
             Entry::Vacant(place) => {
-                let routes = Arc::new(code.routes(name.clone(), &metrics.outside));
-                self.office.models.add(&routes);
-                place.insert(BackendEntry {
-                    routes,
+                let mut entry = BackendEntry {
+                    routes: Arc::new(code.routes(name.clone(), &metrics.outside)),
                     code,
                     config,
                     before: None,
                     changed: tokio::time::Instant::now(),
                     look_again: None,
                     replicas: Vec::new(),
+                    claims: Vec::new(),
                     metrics,
                     generation: 0,
                     created: false,
@@ -65,9 +66,16 @@ impl Handler<CreateBackend> for Controller {
                     failed_replacements: 0,
                     waiters: vec![tx],
                     deleters: Vec::new(),
-                });
+                };
+                if let Err(why) = entry.claim(&name, entry.config.num_replicas, pool) {
+                    self.office.metrics.registry.forget_backend(&name);
+                    return refuse(why);
+                }
+                self.office.models.add(&entry.routes);
+                place.insert(entry);
             }
         }
+        drop(fleet);
         self.reconcile(&name, ctx);
         wait(rx)
     }
@@ -91,7 +99,8 @@ impl Handler<UpdateBackend> for Controller {
         let (tx, rx) = oneshot::channel();
         {
             let mut fleet = self.office.fleet();
-            let Some(entry) = fleet.backends.get_mut(&name).filter(|entry| !entry.deleting) else {
+            let Fleet { backends, pool, .. } = &mut *fleet;
+            let Some(entry) = backends.get_mut(&name).filter(|entry| !entry.deleting) else {
                 return refuse(ServeError::UnknownBackend(name));
             };
             if !entry.created {
@@ -104,7 +113,9 @@ impl Handler<UpdateBackend> for Controller {
                 Ok(config) => config,
                 Err(why) => return refuse(why),
             };
-            if let Err(why) = in_place(&entry.config, &config) {
+            let possible =
+                in_place(&entry.config, &config).and_then(|()| entry.claim(&name, config.num_replicas, pool));
+            if let Err(why) = possible {
                 return refuse(why);
             }
             // A newer change joins an older one: both wait for the same end, and a failure goes back to the
@@ -126,6 +137,7 @@ fn in_place(old: &BackendConfig, new: &BackendConfig) -> Outcome {
         ("num_threads", old.num_threads == new.num_threads),
         ("max_batch_size", old.max_batch_size.is_some() == new.max_batch_size.is_some()),
         ("idempotent", old.idempotent == new.idempotent),
+        ("resources", old.resources == new.resources),
         ("restart", old.restart == new.restart),
     ];
     match fixed.iter().find(|(_, same)| !same) {
