@@ -199,8 +199,8 @@ pub enum ServeError {
     },
     /// Replicas that ask for more than there is; nothing has changed.
     #[error(
-        "backend {backend} cannot have {replicas} replicas: each asks for {asked}, free: {free}, so it can have \
-         {fit}; {cures}"
+        "backend {backend} does not fit with num_replicas {replicas}: each replica asks for {asked}, free: {free}, \
+         so {fit} would fit; {cures}"
     )]
     NoResources {
         /// The backend.

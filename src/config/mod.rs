@@ -18,6 +18,8 @@ mod node;
 mod placement;
 mod problems;
 mod resources;
+#[cfg(test)]
+mod resources_tests;
 mod restart;
 mod update;
 mod yaml;

@@ -49,23 +49,31 @@ impl ResourcesUpdate {
     }
 }
 
-/// Reads a capacity; what is absent is as detected.
+/// Reads a capacity; what is absent is as detected, what is null is not counted.
 pub(super) fn read_capacity(item: Item<'_>) -> Option<Capacity> {
     let mut fields = item.fields()?;
     let mut capacity = Capacity::default();
-    if let Some(cpus) = fields.read("num_cpus", amount) {
+    if let Some(cpus) = fields.nullable("num_cpus", amount) {
         capacity = capacity.num_cpus(cpus);
     }
     let gpus_max = WHOLE_DEVICES_MAX.into();
-    if let Some(gpus) = fields.read("num_gpus", |item| item.whole(0, gpus_max)) {
+    if let Some(gpus) = fields.nullable("num_gpus", |item| item.whole(0, gpus_max)) {
         capacity = capacity.num_gpus(gpus);
     }
-    if let Some(bytes) = fields.read("memory_bytes", bytes) {
+    if let Some(bytes) = fields.nullable("memory_bytes", bytes) {
         capacity = capacity.memory_bytes(bytes);
     }
-    let custom = fields.read("custom", custom).unwrap_or_default();
+    match fields.nullable("custom", custom) {
+        Some(Some(custom)) => {
+            for (name, amount) in custom {
+                capacity = capacity.custom(name, amount);
+            }
+        }
+        Some(None) => capacity.custom = None,
+        None => {}
+    }
     fields.finish();
-    Some(custom.into_iter().fold(capacity, |capacity, (name, amount)| capacity.custom(name, amount)))
+    Some(capacity)
 }
 
 fn amount(item: Item<'_>) -> Option<f64> {

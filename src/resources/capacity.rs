@@ -67,29 +67,34 @@ impl Capacity {
         Self { num_cpus: None, num_gpus: None, memory_bytes: None, custom: None, refused: Vec::new() }
     }
 
-    /// Sets [`num_cpus`](field@Self::num_cpus); it may be more or less than the machine has.
-    pub fn num_cpus(mut self, cpus: f64) -> Self {
-        if let Some(cpus) = accept(&mut self.refused, "num_cpus", Amount::parse(cpus)) {
-            self.num_cpus = Some(cpus);
+    /// Sets [`num_cpus`](field@Self::num_cpus), which may be more or less than the machine has; `None`: not
+    /// counted.
+    pub fn num_cpus(mut self, cpus: impl Into<Option<f64>>) -> Self {
+        let cpus = cpus.into().map(Amount::parse).transpose();
+        if let Some(cpus) = accept(&mut self.refused, "num_cpus", cpus) {
+            self.num_cpus = cpus;
         }
         self
     }
 
-    /// Sets [`num_gpus`](field@Self::num_gpus); 64 at most.
-    pub fn num_gpus(mut self, gpus: u32) -> Self {
+    /// Sets [`num_gpus`](field@Self::num_gpus), 64 at most; `None`: not counted.
+    pub fn num_gpus(mut self, gpus: impl Into<Option<u32>>) -> Self {
+        let gpus = gpus.into();
         let allowed = match gpus {
-            0..=WHOLE_DEVICES_MAX => Ok(gpus),
-            _ => Err(format!("{gpus} was given; at most {WHOLE_DEVICES_MAX} is allowed")),
+            Some(gpus) if gpus > WHOLE_DEVICES_MAX => {
+                Err(format!("{gpus} was given; at most {WHOLE_DEVICES_MAX} is allowed"))
+            }
+            _ => Ok(gpus),
         };
         if let Some(gpus) = accept(&mut self.refused, "num_gpus", allowed) {
-            self.num_gpus = Some(gpus);
+            self.num_gpus = gpus;
         }
         self
     }
 
-    /// Sets [`memory_bytes`](field@Self::memory_bytes).
-    pub fn memory_bytes(mut self, bytes: u64) -> Self {
-        self.memory_bytes = Some(bytes);
+    /// Sets [`memory_bytes`](field@Self::memory_bytes); `None`: not counted.
+    pub fn memory_bytes(mut self, bytes: impl Into<Option<u64>>) -> Self {
+        self.memory_bytes = bytes.into();
         self
     }
 

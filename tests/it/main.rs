@@ -41,6 +41,7 @@ mod pending;
 mod placement;
 #[cfg(feature = "onnx")]
 mod process;
+mod resources;
 mod shutdown;
 #[cfg(feature = "onnx")]
 mod socket;
