@@ -86,6 +86,8 @@ mod comparison;
 mod config;
 mod endpoint;
 mod error;
+#[cfg(feature = "gpu")]
+pub mod gpu;
 mod guard;
 mod handle;
 mod http;

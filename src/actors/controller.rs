@@ -106,6 +106,8 @@ impl Controller {
         entry.give_back(pool);
         if entry.deleting && entry.replicas.is_empty() {
             entry.gone();
+            let generation = entry.generation;
+            fleet.generation = fleet.generation.max(generation);
             fleet.backends.remove(name);
             self.office.models.remove(name);
             self.office.metrics.registry.forget_backend(name);

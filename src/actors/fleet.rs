@@ -31,13 +31,17 @@ use crate::{
 pub(crate) struct Fleet {
     pub(crate) backends: BTreeMap<BackendName, BackendEntry>,
     pub(crate) endpoints: BTreeMap<EndpointName, EndpointEntry>,
+    /// Highest generation of backends that are gone; new ones go on from there, so that late news of old replicas
+    /// are not taken for news of new ones.
+    pub(crate) generation: u64,
     /// What replicas have, and what is left for others.
     pub(crate) pool: Pool,
 }
 
 impl Fleet {
     pub(crate) fn new(capacity: Capacity) -> Self {
-        Self { backends: BTreeMap::new(), endpoints: BTreeMap::new(), pool: Pool::new(capacity) }
+        let pool = Pool::new(capacity);
+        Self { backends: BTreeMap::new(), endpoints: BTreeMap::new(), generation: 0, pool }
     }
 }
 

@@ -166,6 +166,7 @@ pub(crate) fn custom_name(name: &str) -> Result<(), String> {
     Ok(())
 }
 
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks for a reference")]
 fn share<S: Serializer>(share: &Option<Fraction>, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.serialize_f64(share.map_or(0.0, Fraction::as_f64))
 }

@@ -13,6 +13,8 @@ pub use amount::{AMOUNT_MAX, Amount, AmountError};
 pub(crate) use asked::custom_name;
 pub use asked::{CUSTOM_RESOURCES_MAX, Resources};
 pub use capacity::{Capacity, FreeCapacity};
+#[cfg(feature = "gpu")]
+pub(crate) use fraction::WHOLE;
 pub use fraction::{Fraction, FractionError, WHOLE_DEVICES_MAX};
 pub(crate) use pool::{Claim, Pool};
 pub(crate) use shortage::Shortage;

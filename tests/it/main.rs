@@ -28,6 +28,8 @@ mod examples;
 mod examples_http;
 mod examples_traffic;
 mod frail;
+#[cfg(feature = "gpu")]
+mod gpu;
 mod http;
 mod lifecycle;
 mod meta;

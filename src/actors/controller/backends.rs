@@ -42,7 +42,7 @@ impl Handler<CreateBackend> for Controller {
         let (tx, rx) = oneshot::channel();
         let metrics = self.office.metrics.registry.backend(&name);
         let mut fleet = self.office.fleet();
-        let Fleet { backends, pool, .. } = &mut *fleet;
+        let Fleet { backends, pool, generation, .. } = &mut *fleet;
         match backends.entry(name.clone()) {
             Entry::Occupied(_) => {
                 return refuse(ServeError::AlreadyExists { what: "backend", name: name.as_str().into() });
@@ -58,7 +58,7 @@ impl Handler<CreateBackend> for Controller {
                     replicas: Vec::new(),
                     claims: Vec::new(),
                     metrics,
-                    generation: 0,
+                    generation: *generation,
                     created: false,
                     deleting: false,
                     failure: None,

@@ -165,3 +165,25 @@ async fn a_shared_part_is_made_once_for_all_replicas_rebuilds_and_later_ones() {
     assert!(made.load(Ordering::SeqCst) >= 4 + 20 + 6);
     serve.shutdown().await.unwrap();
 }
+
+#[actix_web::test]
+async fn news_of_replicas_that_are_gone_are_not_taken_for_those_of_new_ones() {
+    tokio::time::pause();
+    let serve = here().await;
+    let hangs = || Backend::from_fn(|_: Next| std::future::pending::<Result<u64, ServeError>>());
+    for _ in 0..2 {
+        serve.create_backend("again", hangs(), BackendConfig::default()).await.unwrap();
+        serve.create_endpoint("again", Endpoint::new("again")).await.unwrap();
+        let call = serve.handle::<Next>("again").unwrap().call(Next(1));
+        serve.delete_endpoint("again").await.unwrap();
+        serve.delete_backend("again", true).await.unwrap();
+        assert!(call.await.is_err());
+    }
+    serve.create_backend("again", hangs(), BackendConfig::default()).await.unwrap();
+    let replica = || serve.status().backends[0].replicas[0].id.clone();
+    let first = replica();
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    assert_eq!(replica(), first, "a forced end is looked after for a while");
+    assert_eq!(serve.status().backends[0].last_error, None);
+    serve.shutdown().await.unwrap();
+}

@@ -1,0 +1,90 @@
+//! The loss of a device: who is told what, and how it comes back.
+
+use std::time::{Duration, Instant};
+
+use super::Core;
+use crate::gpu::{device::DeviceOps, error::GpuError, shares::Shares};
+
+/// Least time between two attempts to open a device that does not open.
+const REOPEN_EVERY: Duration = Duration::from_secs(1);
+
+/// What became of the device so far.
+#[derive(Debug, Default)]
+pub(super) struct Losses {
+    pub(super) count: u64,
+    /// How long the last opening took.
+    pub(super) recovery: Option<Duration>,
+    /// Why it is closed, and when that was last tried to change.
+    closed: Option<(GpuError, Duration)>,
+}
+
+impl<D: DeviceOps> Core<D> {
+    /// Gives a device up that makes no progress.
+    pub(super) fn watch(&mut self, now: Duration) {
+        let Some(first) = self.flights.front() else { return };
+        if now.saturating_sub(self.progress_at) < self.options.give_up_after {
+            return;
+        }
+        let (lease, after) = (first.lease, self.options.give_up_after);
+        // It may have ended just now.
+        self.collect(Duration::ZERO, now);
+        if self.done.is_empty() {
+            let why = format!("a job did not end within {after:?}");
+            self.lost(Some((lease, GpuError::Watchdog { after })), why.into(), now);
+        }
+    }
+
+    pub(super) fn is_suspect(&self, now: Duration) -> bool {
+        !self.flights.is_empty() && now.saturating_sub(self.progress_at) >= self.options.suspect_after
+    }
+
+    pub(super) fn notice_loss(&mut self, now: Duration) {
+        if let Some(why) = self.device.lost() {
+            self.lost(None, why, now);
+        }
+    }
+
+    /// The device is of no use any more, for a reason of our own.
+    pub(crate) fn give_up(&mut self, why: Box<str>, now: Duration) {
+        self.lost(None, why, now);
+    }
+
+    /// Every job fails, everything that was made is void, and the device is opened again.
+    fn lost(&mut self, culprit: Option<(u64, GpuError)>, reason: Box<str>, now: Duration) {
+        // They ended before.
+        self.answer();
+        let epoch = self.link.epoch();
+        // First of all: whoever is told must find the next epoch.
+        self.link.next_epoch();
+        self.losses.count += 1;
+        self.done.clear();
+        self.flights.clear();
+        self.buffers.clear();
+        self.kernels.clear();
+        self.shares = Shares::new(self.shares.options());
+        let error = GpuError::DeviceLost { epoch, reason };
+        for (lease, tenant) in std::mem::take(&mut self.tenants) {
+            match &culprit {
+                Some((guilty, own)) if *guilty == lease => tenant.fail(own, &error),
+                _ => tenant.fail(&error, &error),
+            }
+        }
+        self.reopen(now);
+    }
+
+    fn reopen(&mut self, now: Duration) {
+        let began = Instant::now();
+        self.losses.closed = self.device.reopen().err().map(|error| (error, now));
+        self.losses.recovery = Some(began.elapsed());
+    }
+
+    /// Whether leases can be given; a device that did not open is tried again once in a while.
+    pub(super) fn ensure_open(&mut self, now: Duration) -> Result<(), GpuError> {
+        if let Some((_, tried)) = &self.losses.closed
+            && now >= *tried + REOPEN_EVERY
+        {
+            self.reopen(now);
+        }
+        self.losses.closed.as_ref().map_or(Ok(()), |(error, _)| Err(error.clone()))
+    }
+}

@@ -1,0 +1,92 @@
+//! What the device's thread tells of its leases, and the steps of a job as slices take them.
+
+use std::time::Duration;
+
+use smallvec::SmallVec;
+
+use super::{Core, tenant::Running};
+use crate::gpu::{
+    device::DeviceOps,
+    job::Step,
+    slices::Slice,
+    status::{DeviceStatus, LeaseStatus},
+};
+
+impl<D: DeviceOps> Core<D> {
+    /// Closes the seconds that have gone by.
+    pub(super) fn roll(&mut self, now: Duration) {
+        let gone = now.as_secs().saturating_sub(self.second);
+        if gone == 0 {
+            return;
+        }
+        self.second = now.as_secs();
+        for tenant in self.tenants.values_mut() {
+            let last = std::mem::take(&mut tenant.used.this_second);
+            tenant.used.last_second = if gone == 1 { last } else { Duration::ZERO };
+        }
+    }
+
+    pub(super) fn status(&mut self, now: Duration) -> DeviceStatus {
+        self.roll(now);
+        let leases = self.tenants.iter().map(|(id, tenant)| LeaseStatus {
+            id: *id,
+            share: tenant.ticket.share,
+            quota_bytes: tenant.account.quota(),
+            used_bytes: tenant.account.used(),
+            peak_bytes: tenant.account.peak(),
+            device_time: tenant.used.device_time,
+            last_second: tenant.used.last_second,
+            jobs: tenant.used.jobs,
+            slices: tenant.used.slices,
+            queue_wait: tenant.used.queue_wait,
+            outstanding: tenant.jobs.len(),
+        });
+        DeviceStatus {
+            leases: leases.collect(),
+            facts: self.device.facts().clone(),
+            epoch: self.link.epoch(),
+            free: self.capacity.free(),
+            uptime: now,
+            busy: self.busy,
+            suspect: self.is_suspect(now),
+            lost: self.losses.count,
+            recovery: self.losses.recovery,
+            abandoned: self.device.abandoned(),
+            leased_bytes: self.tenants.values().map(|tenant| tenant.account.made()).sum(),
+            counted_bytes: self.device.counted_bytes(),
+        }
+    }
+}
+
+impl<B> Running<B> {
+    /// Goes past what a slice takes.
+    pub(super) fn advance(&mut self, slice: &Slice) {
+        for units in &slice.units {
+            self.units += units;
+            let all = match &self.steps[self.step] {
+                Step::Dispatch { kernel, grid, .. } => {
+                    kernel.0.split.map_or(1, |split| grid[split.axis.index()])
+                }
+                Step::Write { bytes, .. } => super::slicing::units_of(bytes.len() as u64),
+                Step::Read { bytes, .. } => super::slicing::units_of(*bytes),
+            };
+            if self.units >= all {
+                (self.step, self.units) = (self.step + 1, 0);
+            }
+        }
+    }
+
+    /// A step's immediates, with the first workgroup of the piece where the kernel looks for it.
+    pub(super) fn immediates(&self, step: usize, from: u32) -> SmallVec<[u8; 32]> {
+        let Step::Dispatch { kernel, immediates, .. } = &self.steps[step] else { return SmallVec::new() };
+        let mut immediates = immediates.clone();
+        if let Some(split) = kernel.0.split {
+            let at = split.immediate_offset as usize;
+            if immediates.len() < at + 4 {
+                immediates.resize(at + 4, 0);
+            }
+            immediates[at..at + 4].copy_from_slice(&from.to_le_bytes());
+        }
+        immediates
+    }
+}

@@ -1,0 +1,213 @@
+//! A lease on the device's thread: its jobs in order, what it used, and its end.
+
+use std::{collections::VecDeque, sync::Arc, time::Duration};
+
+use smallvec::SmallVec;
+
+use super::Flight;
+use crate::gpu::{
+    capacity::CapacityTicket,
+    device::Done,
+    error::GpuError,
+    job::{Job, JobDone, Step},
+    link::{Answer, Place},
+    memory::MemoryAccount,
+};
+
+/// A lease and its jobs.
+pub(super) struct Tenant<B> {
+    pub(super) account: Arc<MemoryAccount>,
+    pub(super) ticket: Arc<CapacityTicket>,
+    /// In order; the first `started` have no slice left to start.
+    pub(super) jobs: VecDeque<Running<B>>,
+    started: usize,
+    end: End,
+    pub(super) used: Used,
+}
+
+/// How a lease ends.
+#[derive(Default)]
+enum End {
+    #[default]
+    Open,
+    /// Released, with who waits for it.
+    Released(SmallVec<[Answer<()>; 1]>),
+}
+
+/// What a lease has had.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Used {
+    pub(super) device_time: Duration,
+    pub(super) this_second: Duration,
+    pub(super) last_second: Duration,
+    pub(super) jobs: u64,
+    pub(super) slices: u64,
+    pub(super) queue_wait: Duration,
+}
+
+/// A job that waits or runs.
+pub(super) struct Running<B> {
+    pub(super) steps: Vec<Step>,
+    /// Buffers bound, for the steps that slices were made of.
+    pub(super) bounds: Vec<Option<B>>,
+    /// The next step, and the units of it that were started.
+    pub(super) step: usize,
+    pub(super) units: u32,
+    answer: Answer<JobDone>,
+    place: Place,
+    queued_at: Duration,
+    began_at: Option<Duration>,
+    in_flight: u32,
+    done: JobDone,
+    failed: Option<GpuError>,
+}
+
+impl<B> Tenant<B> {
+    pub(super) fn new(account: Arc<MemoryAccount>, ticket: Arc<CapacityTicket>) -> Self {
+        let (jobs, used) = (VecDeque::new(), Used::default());
+        Self { account, ticket, jobs, started: 0, end: End::Open, used }
+    }
+
+    pub(super) fn is_released(&self) -> bool {
+        matches!(self.end, End::Released(_))
+    }
+
+    /// The job whose slice is next.
+    pub(super) fn next_job(&mut self) -> Option<&mut Running<B>> {
+        self.jobs.get_mut(self.started)
+    }
+
+    /// A slice of the next job went to the device.
+    pub(super) fn slice_started(&mut self, now: Duration) {
+        let Some(job) = self.jobs.get_mut(self.started) else { return };
+        job.in_flight += 1;
+        if job.began_at.is_none() {
+            job.began_at = Some(now);
+            job.done.queue_wait = now.saturating_sub(job.queued_at);
+            self.used.queue_wait += job.done.queue_wait;
+        }
+        if job.step == job.steps.len() {
+            self.started += 1;
+        }
+    }
+
+    /// The next job is not to be run any further.
+    pub(super) fn next_job_failed(&mut self, error: GpuError) {
+        if let Some(job) = self.jobs.get_mut(self.started) {
+            job.failed = Some(error);
+            self.started += 1;
+        }
+    }
+
+    /// A slice ended; it is of the first job, since the device keeps the order.
+    pub(super) fn slice_ended(&mut self, flight: &Flight, ended: Done) {
+        self.used.device_time += ended.device_time;
+        self.used.this_second += ended.device_time;
+        self.used.slices += 1;
+        let Some(job) = self.jobs.front_mut() else { return };
+        job.in_flight = job.in_flight.saturating_sub(1);
+        job.done.device_time += ended.device_time;
+        job.done.slices += 1;
+        for (read, bytes) in flight.reads.iter().zip(ended.reads) {
+            match job.done.reads.get_mut(*read) {
+                Some(so_far) if so_far.is_empty() => *so_far = bytes,
+                Some(so_far) => so_far.extend(bytes),
+                None => {}
+            }
+        }
+    }
+
+    /// The first job, if all of it has ended.
+    pub(super) fn pop_ended(&mut self) -> Option<Running<B>> {
+        if self.started == 0 || self.jobs.front().is_none_or(|job| job.in_flight > 0) {
+            return None;
+        }
+        self.started -= 1;
+        self.used.jobs += 1;
+        self.jobs.pop_front()
+    }
+
+    /// Jobs that have not begun fail; slices on the device end first.
+    pub(super) fn release(&mut self, answer: Option<Answer<()>>) {
+        if let End::Open = self.end {
+            self.end = End::Released(SmallVec::new());
+        }
+        if let End::Released(waiting) = &mut self.end {
+            waiting.extend(answer);
+        }
+        let running = self.jobs.iter().take_while(|job| job.in_flight > 0).count();
+        for job in self.jobs.drain(running..) {
+            job.fail(GpuError::Released);
+        }
+        for job in self.jobs.iter_mut().skip(self.started) {
+            job.failed = Some(GpuError::Released);
+        }
+        self.started = self.jobs.len();
+    }
+
+    pub(super) fn has_ended(&self) -> bool {
+        self.is_released() && self.jobs.is_empty()
+    }
+
+    /// Everything of it is gone: tells who waits.
+    pub(super) fn forget(self) {
+        let Self { end, ticket, account, .. } = self;
+        drop((ticket, account));
+        if let End::Released(waiting) = end {
+            // Who waited may have left.
+            waiting.into_iter().for_each(|answer| drop(answer.send(Ok(()))));
+        }
+    }
+
+    /// All its jobs fail: the first with `first`, the others with `rest`.
+    pub(super) fn fail(mut self, first: &GpuError, rest: &GpuError) {
+        for (place, job) in self.jobs.drain(..).enumerate() {
+            job.fail(if place == 0 { first.clone() } else { rest.clone() });
+        }
+        self.forget();
+    }
+}
+
+impl<B> Running<B> {
+    pub(super) fn new(job: Job, answer: Answer<JobDone>, place: Place, now: Duration) -> Self {
+        let steps = job.steps;
+        let reads = steps.iter().filter(|step| matches!(step, Step::Read { .. })).count();
+        let (device_time, queue_wait) = (Duration::ZERO, Duration::ZERO);
+        Self {
+            bounds: steps.iter().map(|_| None).collect(),
+            steps,
+            step: 0,
+            units: 0,
+            answer,
+            place,
+            queued_at: now,
+            began_at: None,
+            in_flight: 0,
+            done: JobDone { reads: vec![Vec::new(); reads], device_time, queue_wait, slices: 0 },
+            failed: None,
+        }
+    }
+
+    /// Whether the caller has left.
+    pub(super) fn is_abandoned(&self) -> bool {
+        self.answer.is_closed()
+    }
+
+    /// Which of the job's reads the step is.
+    pub(super) fn read_number(&self, step: usize) -> usize {
+        self.steps[..step].iter().filter(|step| matches!(step, Step::Read { .. })).count()
+    }
+
+    /// Tells the caller how it ended. Its place is free before, so that the next request finds it.
+    pub(super) fn answer(self) {
+        drop(self.place);
+        // The buffers go before the answer too: whoever gets it may count.
+        drop((self.steps, self.bounds));
+        let _ = self.answer.send(self.failed.map_or(Ok(self.done), Err));
+    }
+
+    pub(super) fn fail(mut self, error: GpuError) {
+        self.failed.get_or_insert(error);
+        self.answer();
+    }
+}

@@ -1,0 +1,124 @@
+//! What can go wrong with a share of a GPU, typed; an error reaches the caller that caused it, and no other.
+
+use std::time::Duration;
+
+use crate::resources::{Fraction, FractionError};
+
+/// Why a lease, a buffer, a kernel or a job was refused or failed.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+#[non_exhaustive]
+pub enum GpuError {
+    /// The number asked for is no share of a device.
+    #[error(transparent)]
+    Fraction(#[from] FractionError),
+    /// No device of that kind can be opened here.
+    #[error("no GPU device: {why}")]
+    NoDevice {
+        /// What was looked for and what was found.
+        why: Box<str>,
+    },
+    /// The share does not fit on any device.
+    #[error("a share of {asked} with {memory_bytes} bytes fits on no device; free: {free}")]
+    Unplaceable {
+        /// The share asked for.
+        asked: Fraction,
+        /// The memory asked for, in bytes.
+        memory_bytes: u64,
+        /// What each device has left.
+        free: Box<str>,
+    },
+    /// The lease's memory would pass its quota.
+    #[error(
+        "{requested_bytes} bytes more would pass the lease's quota: {used_bytes} of {quota_bytes} in use"
+    )]
+    QuotaExceeded {
+        /// Asked for, rounded up as the device allocates.
+        requested_bytes: u64,
+        /// In use or being made.
+        used_bytes: u64,
+        /// The most this lease may hold.
+        quota_bytes: u64,
+    },
+    /// The driver has no memory left, although the quota has.
+    #[error("the device is out of memory")]
+    DeviceOutOfMemory,
+    /// A buffer larger than the device binds.
+    #[error("a buffer of {requested_bytes} bytes is above the device's limit of {max_bytes}")]
+    BufferTooLarge {
+        /// Asked for.
+        requested_bytes: u64,
+        /// Largest buffer of this device.
+        max_bytes: u64,
+    },
+    /// The kernel's text does not compile.
+    #[error("WGSL, line {line}, column {column}: {message}")]
+    Wgsl {
+        /// First line that is wrong, from 1.
+        line: u32,
+        /// First column that is wrong, in bytes from 1.
+        column: u32,
+        /// What is wrong.
+        message: Box<str>,
+    },
+    /// The request is wrong in itself: bindings, ranges, grid, immediates.
+    #[error("refused: {what}")]
+    Invalid {
+        /// What is wrong and what is allowed.
+        what: Box<str>,
+    },
+    /// As many jobs as this lease may have wait or run.
+    #[error("{limit} jobs of this lease wait or run, the most it may have")]
+    QueueFull {
+        /// Jobs that a lease may have at once.
+        limit: usize,
+    },
+    /// The lease was released.
+    #[error("the lease was released")]
+    Released,
+    /// The lease, buffer or kernel belongs to a device that was lost and replaced.
+    #[error(
+        "made in epoch {own} of the device, which is in epoch {current} now; renew the lease and make it again"
+    )]
+    OtherEpoch {
+        /// Where it was made.
+        own: u64,
+        /// The device now.
+        current: u64,
+    },
+    /// The device was lost while the job waited or ran. What the job wrote may be half done.
+    #[error("the device of epoch {epoch} was lost: {reason}")]
+    DeviceLost {
+        /// The epoch that ended.
+        epoch: u64,
+        /// What was seen.
+        reason: Box<str>,
+    },
+    /// The job ran longer than any may; its device was given up and replaced.
+    #[error("the job did not end within {after:?}; its device was given up")]
+    Watchdog {
+        /// How long it ran without an end in sight.
+        after: Duration,
+    },
+    /// The device's thread has ended.
+    #[error("the device was closed")]
+    Closed,
+}
+
+impl GpuError {
+    /// Wrong in itself.
+    pub(crate) fn invalid(what: impl Into<Box<str>>) -> Self {
+        Self::Invalid { what: what.into() }
+    }
+
+    /// Whether the same request can succeed on a renewed lease or a little later.
+    pub fn retryable(&self) -> bool {
+        matches!(
+            self,
+            Self::QueueFull { .. }
+                | Self::OtherEpoch { .. }
+                | Self::DeviceLost { .. }
+                | Self::Unplaceable { .. }
+                | Self::DeviceOutOfMemory
+        )
+    }
+}

@@ -1,0 +1,239 @@
+//! A device that is open: its thread, and the handle through which leases on it are had.
+
+use std::{
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::{
+        Arc,
+        mpsc::{Receiver, RecvTimeoutError, sync_channel},
+    },
+    thread,
+    time::{Duration, Instant},
+};
+
+use super::{
+    capacity::{Capacity, Free},
+    core::Core,
+    device::{DeviceFacts, DeviceOps, DeviceSource, Simulated, WgpuDevice},
+    error::GpuError,
+    lease::{GpuLease, LeaseRequest},
+    link::{Answer, COMMANDS_MAX, Command, IDLE_LOOK, Link},
+    pending::Pending,
+    shares::ShareOptions,
+    status::DeviceStatus,
+};
+
+/// How long the thread waits for the device before it looks at its requests again: when a job could start, and when
+/// the device has all it may have.
+const LOOK: Duration = Duration::from_micros(200);
+const LOOK_FULL: Duration = Duration::from_millis(1);
+
+/// How a device is opened and shared.
+#[derive(Clone, Debug, PartialEq)]
+pub struct DeviceOptions {
+    /// Which device.
+    pub source: DeviceSource,
+    /// The memory it has, in bytes; absent: what the driver tells.
+    pub memory_bytes: Option<u64>,
+    /// How its time is shared.
+    pub sharing: ShareOptions,
+    /// Requests that one lease may have waiting or running.
+    pub jobs_max: usize,
+    /// After this long without the end of a slice the device is suspect: the status says so.
+    pub suspect_after: Duration,
+    /// After this long without the end of a slice the device is given up and opened again.
+    pub give_up_after: Duration,
+}
+
+impl Default for DeviceOptions {
+    fn default() -> Self {
+        Self {
+            source: DeviceSource::First,
+            memory_bytes: None,
+            sharing: ShareOptions::default(),
+            jobs_max: 64,
+            suspect_after: Duration::from_secs(2),
+            give_up_after: Duration::from_secs(10),
+        }
+    }
+}
+
+/// A device that is open. Clones are the same device; it is closed with the last of them and the last lease.
+///
+/// ```
+/// use greenroom::gpu::{DeviceOptions, DeviceSource, Fraction, GpuDevice, LeaseRequest};
+/// let options = DeviceOptions { source: DeviceSource::Noop, ..DeviceOptions::default() };
+/// let device = GpuDevice::open(options).wait()?;
+/// let half = Fraction::parse(0.5)?.expect("not 0");
+/// let lease = device.lease(LeaseRequest::new(half).memory_bytes(1 << 20)).wait()?;
+/// let buffer = lease.create_buffer(16).wait()?;
+/// lease.write(&buffer, 0, vec![7; 16]).wait()?;
+/// assert_eq!(lease.read(&buffer, 4, 8).wait()?.reads, [[7; 8]]);
+/// # Ok::<(), greenroom::gpu::GpuError>(())
+/// ```
+#[derive(Clone, Debug)]
+pub struct GpuDevice(Arc<DeviceHandle>);
+
+#[derive(Debug)]
+struct DeviceHandle {
+    link: Arc<Link>,
+    facts: DeviceFacts,
+    capacity: Arc<Capacity>,
+    jobs_max: usize,
+}
+
+impl GpuDevice {
+    /// Opens a device on a thread of its own.
+    ///
+    /// # Errors
+    /// [`GpuError::NoDevice`] with what was found.
+    pub fn open(options: DeviceOptions) -> Pending<Self> {
+        Pending::ask(|answer| {
+            let run = move || match &options.source {
+                DeviceSource::Simulated(spec) => {
+                    let device = Simulated::new(spec.clone(), options.memory_bytes);
+                    serve(Ok(device), options, answer);
+                }
+                source => serve(WgpuDevice::new(source.clone(), options.memory_bytes), options, answer),
+            };
+            let spawned = thread::Builder::new().name("greenroom-gpu".into()).spawn(run);
+            spawned.map(drop).map_err(|error| GpuError::NoDevice { why: error.to_string().into() })
+        })
+    }
+
+    /// What it is.
+    pub fn facts(&self) -> &DeviceFacts {
+        &self.0.facts
+    }
+
+    /// What no lease has.
+    pub fn free(&self) -> Free {
+        self.0.capacity.free()
+    }
+
+    /// What it has for leases when none is given.
+    pub(crate) fn all(&self) -> Free {
+        self.0.capacity.all()
+    }
+
+    /// How often it was opened.
+    pub fn epoch(&self) -> u64 {
+        self.0.link.epoch()
+    }
+
+    /// Takes a share of it.
+    ///
+    /// # Errors
+    /// [`GpuError::Unplaceable`] when it has not enough left, [`GpuError::NoDevice`] when it could not be opened
+    /// again after a loss.
+    pub fn lease(&self, request: LeaseRequest) -> Pending<GpuLease> {
+        Pending::ask(|answer| {
+            let ticket = Arc::new(self.0.capacity.take(request.share, request.memory_bytes)?);
+            self.0.link.send(Command::Acquire {
+                policy: request.policy,
+                ticket,
+                device: self.clone(),
+                answer,
+            })
+        })
+    }
+
+    /// The quota that such a lease would get.
+    pub(crate) fn quota(&self, request: &LeaseRequest) -> u64 {
+        self.0.capacity.quota(request.share, request.memory_bytes)
+    }
+
+    /// What it and its leases did.
+    ///
+    /// # Errors
+    /// [`GpuError::Closed`].
+    pub fn status(&self) -> Pending<DeviceStatus> {
+        Pending::ask(|answer| self.0.link.send(Command::Status { answer }))
+    }
+
+    /// Loses the device as a failing driver would, for drills: all its jobs fail, and it is opened again.
+    ///
+    /// # Errors
+    /// [`GpuError::Closed`], [`GpuError::QueueFull`].
+    pub fn lose(&self) -> Result<(), GpuError> {
+        self.0.link.send(Command::Lose)
+    }
+
+    /// Ends its thread. Everything that is asked of it or of its leases from then on fails. The answer comes when the
+    /// driver is done with it: wait for it before the process ends, some drivers crash otherwise.
+    ///
+    /// # Errors
+    /// [`GpuError::Closed`] when it was closed before.
+    pub fn close(&self) -> Pending<()> {
+        Pending::ask(|answer| self.0.link.send(Command::Close { answer }))
+    }
+
+    pub(crate) fn link(&self) -> &Arc<Link> {
+        &self.0.link
+    }
+
+    pub(crate) fn jobs_max(&self) -> usize {
+        self.0.jobs_max
+    }
+}
+
+impl Drop for DeviceHandle {
+    fn drop(&mut self) {
+        self.link.close();
+    }
+}
+
+/// The device's thread: requests in, slices out, until nobody is left.
+fn serve<D: DeviceOps>(device: Result<D, GpuError>, options: DeviceOptions, answer: Answer<GpuDevice>) {
+    let device = match device {
+        Ok(device) => device,
+        // Whoever asked may have left.
+        Err(error) => return drop(answer.send(Err(error))),
+    };
+    let (commands, requests) = sync_channel(COMMANDS_MAX);
+    let link = Arc::new(Link::new(commands));
+    let facts = device.facts().clone();
+    let capacity = Arc::new(Capacity::new(facts.memory_bytes));
+    let handle = DeviceHandle {
+        link: Arc::clone(&link),
+        facts,
+        capacity: Arc::clone(&capacity),
+        jobs_max: options.jobs_max,
+    };
+    let mut core = match Core::new(device, link, capacity, options) {
+        Ok(core) => core,
+        Err(error) => return drop(answer.send(Err(error))),
+    };
+    let origin = Instant::now();
+    if answer.send(Ok(GpuDevice(Arc::new(handle)))).is_err() {
+        return;
+    }
+    while !core.is_closed() {
+        // A driver that panics is a driver that failed.
+        let turn = catch_unwind(AssertUnwindSafe(|| turn(&mut core, &requests, origin)));
+        if turn.is_err() {
+            core.give_up("the driver panicked".into(), origin.elapsed());
+        }
+    }
+    core.end();
+}
+
+fn turn<D: DeviceOps>(core: &mut Core<D>, requests: &Receiver<Command>, origin: Instant) {
+    for _ in 0..COMMANDS_MAX {
+        let Ok(command) = requests.try_recv() else { break };
+        core.handle(command, origin.elapsed());
+    }
+    let due = core.advance(origin.elapsed());
+    let now = origin.elapsed();
+    let wait = due.map_or(IDLE_LOOK, |due| due.saturating_sub(now).min(IDLE_LOOK));
+    if core.is_busy() {
+        let look = if core.is_full() { LOOK_FULL } else { LOOK };
+        core.collect(wait.min(look), now);
+        core.settle(origin.elapsed());
+        return;
+    }
+    match requests.recv_timeout(wait) {
+        Ok(command) => core.handle(command, origin.elapsed()),
+        // The core holds a sender itself, so there is always one.
+        Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => {}
+    }
+}

@@ -1,0 +1,34 @@
+//! Shares of a GPU that are enforced: leases on a device whose compute time is scheduled and whose memory is counted.
+//!
+//! `docs/gpu.md` says what is promised and what is not.
+
+mod buffer;
+mod capacity;
+mod core;
+mod device;
+mod error;
+mod gpu_device;
+mod job;
+mod kernel;
+mod lease;
+mod link;
+mod manager;
+mod memory;
+mod pending;
+mod shares;
+mod slices;
+mod status;
+
+pub use crate::resources::{Fraction, FractionError, WHOLE_DEVICES_MAX};
+pub use buffer::GpuBuffer;
+pub use capacity::{Free, place};
+pub use device::{AdapterFacts, DeviceFacts, DeviceSource, MemorySource, SimulatedDevice, adapters};
+pub use error::GpuError;
+pub use gpu_device::{DeviceOptions, GpuDevice};
+pub use job::{JOB_STEPS_MAX, Job, JobDone};
+pub use kernel::{Axis, GpuKernel, KernelSpec};
+pub use lease::{GpuLease, LeaseRequest};
+pub use manager::GpuManager;
+pub use pending::Pending;
+pub use shares::{Order, ShareOptions, SharePolicy};
+pub use status::{DeviceStatus, LeaseStatus};

@@ -1,0 +1,165 @@
+//! What a real driver does: results, errors with their place, slices, shares, counted memory.
+
+use std::time::{Duration, Instant};
+
+use greenroom::gpu::{DeviceOptions, GpuError, Job, KernelSpec, Order, ShareOptions, SharePolicy};
+
+use super::{bytes, floats, kernels, lease, vulkan};
+
+#[test]
+fn a_job_writes_computes_and_reads_in_one_round_trip() {
+    let Some(device) = vulkan(DeviceOptions::default()) else { return };
+    let lease = lease(&device, 0.5, 1 << 20);
+    let buffer = lease.create_buffer(4 * 100).wait().unwrap();
+    let kernel = lease.create_kernel(kernels::double()).wait().unwrap();
+    let input: Vec<f32> = (0..100).map(|n| n as f32).collect();
+    let job = Job::new()
+        .write(&buffer, 0, bytes(&input))
+        .dispatch(&kernel, &[&buffer], [2, 1, 1])
+        .read(&buffer, 0, 400);
+    let done = lease.submit(job).wait().unwrap();
+    assert_eq!(floats(&done.reads[0]), input.iter().map(|x| 2.0 * x).collect::<Vec<_>>());
+    assert!(done.device_time > Duration::ZERO);
+}
+
+#[test]
+fn a_kernel_that_does_not_compile_fails_with_its_place_for_its_caller_alone() {
+    let Some(device) = vulkan(DeviceOptions::default()) else { return };
+    let (good, bad) = (lease(&device, 0.5, 1 << 20), lease(&device, 0.5, 1 << 20));
+    let buffer = good.create_buffer(256).wait().unwrap();
+    let kernel = good.create_kernel(kernels::double()).wait().unwrap();
+    let wrong = "@compute @workgroup_size(1)\nfn main() {\n    let x: u32 = 1.5;\n}";
+    let running = good.submit(Job::new().dispatch(&kernel, &[&buffer], [1, 1, 1]));
+    match bad.create_kernel(KernelSpec::new(wrong)).wait() {
+        Err(GpuError::Wgsl { line: 3, column, message }) => assert!(column > 1, "{message}"),
+        other => panic!("{other:?}"),
+    }
+    let missing = bad.create_kernel(KernelSpec::new("@compute @workgroup_size(1) fn other() {}")).wait();
+    assert!(matches!(missing, Err(GpuError::Invalid { .. })), "{missing:?}");
+    running.wait().unwrap();
+}
+
+#[test]
+fn a_job_that_does_not_fit_its_kernel_fails_alone() {
+    let Some(device) = vulkan(DeviceOptions::default()) else { return };
+    let lease = lease(&device, 1.0, 1 << 20);
+    let buffer = lease.create_buffer(256).wait().unwrap();
+    let kernel = lease.create_kernel(kernels::double()).wait().unwrap();
+    let none = lease.submit(Job::new().dispatch(&kernel, &[], [1, 1, 1]));
+    let two = lease.submit(Job::new().dispatch(&kernel, &[&buffer, &buffer], [1, 1, 1]));
+    let fine = lease.submit(Job::new().dispatch(&kernel, &[&buffer], [1, 1, 1]));
+    let wide = lease.submit(Job::new().dispatch(&kernel, &[&buffer], [70_000, 1, 1]));
+    let loud = lease.submit(Job::new().dispatch_with(&kernel, &[&buffer], [1, 1, 1], &[0; 4096]));
+    for failed in [none, two, wide, loud] {
+        let failed = failed.wait();
+        assert!(matches!(failed, Err(GpuError::Invalid { .. })), "{failed:?}");
+    }
+    fine.wait().unwrap();
+}
+
+#[test]
+fn a_buffer_above_the_device_s_limit_is_refused_with_the_limit() {
+    let Some(device) = vulkan(DeviceOptions { memory_bytes: Some(64 << 30), ..Default::default() }) else {
+        return;
+    };
+    let lease = lease(&device, 1.0, 32 << 30);
+    let max_bytes = device.facts().buffer_bytes_max;
+    let refused = lease.create_buffer(max_bytes + 4).wait().unwrap_err();
+    assert_eq!(refused, GpuError::BufferTooLarge { requested_bytes: max_bytes + 4, max_bytes });
+}
+
+#[test]
+fn a_dispatch_in_many_slices_has_the_same_bits_as_one_in_one() {
+    let sharing = |slice_max| DeviceOptions {
+        sharing: ShareOptions { slice_max, ..Default::default() },
+        ..Default::default()
+    };
+    let run = |slice_max| {
+        let device = vulkan(sharing(slice_max))?;
+        let lease = lease(&device, 1.0, 1 << 20);
+        let input: Vec<f32> = (0..64 * 64).map(|n| (n as f32 * 0.37).fract()).collect();
+        let buffer = lease.create_buffer(4 * input.len() as u64).wait().unwrap();
+        let kernel = lease.create_kernel(kernels::spin()).wait().unwrap();
+        lease.write(&buffer, 0, bytes(&input)).wait().unwrap();
+        let mut slices = 0;
+        for _ in 0..3 {
+            let job = Job::new().dispatch_with(&kernel, &[&buffer], [64, 1, 1], &kernels::rounds(20));
+            slices = lease.submit(job).wait().unwrap().slices;
+        }
+        Some((slices, lease.read(&buffer, 0, 4 * input.len() as u64).wait().unwrap().reads))
+    };
+    let (Some((one, whole)), Some((many, cut))) =
+        (run(Duration::from_secs(60)), run(Duration::from_micros(300)))
+    else {
+        return;
+    };
+    assert_eq!(one, 1);
+    assert!(many > 3, "{many}");
+    assert!(whole == cut, "the results differ");
+}
+
+/// The part of all device time that the first of two leases gets, with jobs ten times as long as those of the other.
+fn first_s_share(order: Order, policy: SharePolicy) -> Option<f64> {
+    let sharing = ShareOptions { order, ..Default::default() };
+    let device = vulkan(DeviceOptions { sharing, ..Default::default() })?;
+    let leases = [(0.25, 40), (0.75, 4)].map(|(value, rounds)| {
+        let request = greenroom::gpu::LeaseRequest::new(super::share(value)).memory_bytes(1 << 20);
+        let lease = device.lease(request.policy(policy)).wait().unwrap();
+        let buffer = lease.create_buffer(4 * 64 * 64).wait().unwrap();
+        let spec = KernelSpec::new(kernels::SPIN);
+        let kernel = lease.create_kernel(spec).wait().unwrap();
+        let job = Job::new().dispatch_with(&kernel, &[&buffer], [64, 1, 1], &kernels::rounds(rounds));
+        (lease, job)
+    });
+    let used = |id: usize| {
+        let status = device.status().wait().unwrap();
+        status.leases[id].device_time.as_secs_f64()
+    };
+    std::thread::scope(|scope| {
+        let end = Instant::now() + Duration::from_secs(3);
+        for (lease, job) in &leases {
+            scope.spawn(move || {
+                let mut pending = std::collections::VecDeque::new();
+                while Instant::now() < end {
+                    while pending.len() < 4 {
+                        pending.push_back(lease.submit(job.clone()));
+                    }
+                    pending.pop_front().unwrap().wait().unwrap();
+                }
+            });
+        }
+    });
+    let (first, second) = (used(0), used(1));
+    println!("{order:?}, {policy:?}: {:.4}", first / (first + second));
+    Some(first / (first + second))
+}
+
+#[test]
+fn shares_are_got_and_in_order_of_arrival_they_are_not() {
+    let Some(got) = first_s_share(Order::Shares, SharePolicy::WorkConserving) else { return };
+    assert!((got - 0.25).abs() / 0.25 < 0.1, "{got}");
+    let control = first_s_share(Order::Arrival, SharePolicy::WorkConserving).unwrap();
+    assert!((control - 0.25).abs() / 0.25 > 0.5, "the control has to fail the check: {control}");
+}
+
+#[test]
+fn what_the_device_counts_in_buffers_is_what_leases_are_charged() {
+    let Some(device) = vulkan(DeviceOptions::default()) else { return };
+    let lease = lease(&device, 0.5, 8 << 20);
+    let audit = |what: &str| {
+        let status = device.status().wait().unwrap();
+        assert_eq!(status.counted_bytes, Some(status.leased_bytes), "{what}");
+        status.leased_bytes
+    };
+    assert_eq!(audit("nothing"), 0);
+    let buffers: Vec<_> = (1..50).map(|n| lease.create_buffer(n * 100).wait().unwrap()).collect();
+    let full = audit("buffers");
+    assert_eq!(full, lease.memory_used_bytes());
+    for buffer in &buffers {
+        lease.write(buffer, 0, vec![1; buffer.bytes() as usize]).wait().unwrap();
+        lease.read(buffer, 0, buffer.bytes()).wait().unwrap();
+    }
+    assert_eq!(audit("after staging"), full);
+    drop(buffers);
+    assert_eq!(audit("all dropped"), 0);
+}
