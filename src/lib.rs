@@ -6,7 +6,7 @@
 //! # A function
 //!
 //! ```
-//! use greenroom::{Backend, BackendConfig, Endpoint, Serve, ServeError, ServeOptions};
+//! use greenroom::{Backend, BackendConfig, Endpoint, Resources, Serve, ServeError, ServeOptions};
 //!
 //! #[derive(actix::Message)]
 //! #[rtype(result = "Result<u64, ServeError>")]
@@ -16,7 +16,9 @@
 //! # async fn main() -> Result<(), ServeError> {
 //! let serve = Serve::start(ServeOptions::default()).await?;
 //! let double = Backend::from_fn(|Double(n): Double| async move { Ok(2 * n) });
-//! serve.create_backend("double", double, BackendConfig::default().num_replicas(2)).await?;
+//! // A replica asks for a whole CPU unless told otherwise; these two share one.
+//! let config = BackendConfig::default().num_replicas(2).resources(Resources::default().num_cpus(0.5));
+//! serve.create_backend("double", double, config).await?;
 //! serve.create_endpoint("double", Endpoint::new("double")).await?;
 //!
 //! assert_eq!(serve.handle::<Double>("double")?.call(Double(21)).await?, 42);
@@ -66,6 +68,7 @@
 //! - many requests in one call: [`Batch`], [`Backend::batched`], [`BackendConfig::max_batch_size`];
 //! - one backend that calls another: [`ReplicaContext::handle`]; the deadline and the request's id go along;
 //! - the HTTP request itself: [`Backend::raw`], [`HttpCall`], [`HttpAnswer`];
+//! - what replicas ask for, and how much there is: [`Resources`], [`Capacity`];
 //! - computing for milliseconds: [`Backend::compute`], [`Placement`];
 //! - threads without a runtime: [`Handle::blocking`]; a server of our own: [`Serve::listen`];
 //! - tests without port or server: [`testing`];

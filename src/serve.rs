@@ -207,7 +207,7 @@ impl Serve {
     /// # struct Version;
     /// # #[actix_web::main]
     /// # async fn main() -> Result<(), ServeError> {
-    /// # let serve = Serve::start(ServeOptions::default()).await?;
+    /// # let serve = Serve::start(ServeOptions::default().current_thread()).await?;
     /// for version in [1, 2] {
     ///     let backend = Backend::from_fn(move |_: Version| async move { Ok(version) });
     ///     serve.create_backend(format!("v{version}"), backend, BackendConfig::default()).await?;

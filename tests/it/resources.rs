@@ -165,6 +165,26 @@ async fn what_drains_is_given_back_when_it_is_gone_and_a_scale_up_meanwhile_wait
 }
 
 #[actix_web::test]
+async fn what_a_deleted_backend_has_is_given_back_replica_by_replica_as_they_are_gone() {
+    let (serve, barrier) = (cpus(3.0).await, Barrier::new());
+    serve.create_backend("a", waiting(&barrier), config(3, 1.0)).await.unwrap();
+    serve.create_endpoint("a", Endpoint::new("a")).await.unwrap();
+    let call = serve.handle::<Do>("a").unwrap().call(Do::Wait);
+    until("it is inside", || barrier.inside() == 1).await;
+    serve.delete_endpoint("a").await.unwrap();
+    let meanwhile = async {
+        until("one is left", || serve.status().backends[0].replicas.len() == 1).await;
+        assert_eq!(free(&serve), 2.0, "the one with the call is still there");
+        assert_eq!(create(&serve, "b", config(3, 1.0)).await.unwrap_err().code(), "no_resources");
+        barrier.release(1);
+    };
+    let (deleted, ()) = futures_util::future::join(serve.delete_backend("a", false), meanwhile).await;
+    assert_eq!((deleted, call.await, free(&serve)), (Ok(()), Ok(()), 3.0));
+    create(&serve, "b", config(3, 1.0)).await.unwrap();
+    serve.shutdown().await.unwrap();
+}
+
+#[actix_web::test]
 async fn a_replica_that_is_rebuilt_or_replaced_keeps_its_claim_and_one_that_never_was_leaves_none() {
     quiet_panics();
     tokio::time::pause();
