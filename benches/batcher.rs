@@ -83,7 +83,7 @@ async fn load(handle: &Handle<Double>, clients: usize, seconds: f64) -> (f64, Du
 fn main() -> Result<(), ServeError> {
     let (rounds, seconds) = (env("ROUNDS", 5), env("SECONDS", 2) as f64);
     actix::System::new().block_on(async {
-        let serve = Serve::start(ServeOptions::default()).await?;
+        let serve = Serve::start(ServeOptions::default().capacity(greenroom::Capacity::unlimited())).await?;
         let config = BackendConfig::default().max_batch_size(SIZE_MAX).batch_wait_timeout(WAIT);
         serve
             .create_backend("model", Backend::new(|_| Ok(Model)).batched::<Double>().compute(), config)

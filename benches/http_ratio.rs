@@ -61,7 +61,9 @@ impl Handler<Echo> for Ours {
 }
 
 async fn ours() -> Result<(), ServeError> {
-    let serve = Serve::start(ServeOptions::default().lent_threads()).await?;
+    let serve =
+        Serve::start(ServeOptions::default().capacity(greenroom::Capacity::unlimited()).lent_threads())
+            .await?;
     let threads = NonZeroUsize::new(THREADS).unwrap_or(NonZeroUsize::MIN);
     let address = serve.listen(Listen::default().threads(threads).max_body_bytes(BODY_BYTES_MAX)).await?;
     let config = BackendConfig::default().num_replicas(THREADS as u32);

@@ -136,7 +136,12 @@ fn main() -> Result<(), ServeError> {
     let system = actix::System::new();
     let (near, far, bare_near, bare_far) = system.block_on(async {
         let near = serve(ServeOptions::default().current_thread()).await?;
-        let far = serve(ServeOptions::default().serving_threads(NonZeroUsize::MIN)).await?;
+        let far = serve(
+            ServeOptions::default()
+                .capacity(greenroom::Capacity::unlimited())
+                .serving_threads(NonZeroUsize::MIN),
+        )
+        .await?;
         let bare_far = Bare::start_in_arbiter(&Arbiter::new().handle(), |_| Bare);
         Ok::<_, ServeError>((near, far, Bare.start(), bare_far))
     })?;

@@ -15,8 +15,8 @@ use std::{net::SocketAddr, num::NonZeroUsize, path::PathBuf, thread, time::Durat
 
 use actix::{Actor, Handler, Message, ResponseFuture};
 use greenroom::{
-    Backend, BackendConfig, Batch, BoxError, Endpoint, Handle, Listen, ReplicaContext, Serve, ServeError,
-    ServeOptions,
+    Backend, BackendConfig, Batch, BoxError, Capacity, Endpoint, Handle, Listen, ReplicaContext, Serve,
+    ServeError, ServeOptions,
 };
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -200,7 +200,8 @@ impl Options {
 
 /// Starts the server and makes the backends that `options` asks for.
 pub async fn start(options: &Options) -> Result<(Serve, SocketAddr), ServeError> {
-    let serve = Serve::start(ServeOptions::default().lent_threads()).await?;
+    // Small as they are, its replicas need no core each.
+    let serve = Serve::start(ServeOptions::default().capacity(Capacity::unlimited()).lent_threads()).await?;
     let listen = Listen::on("127.0.0.1", options.port).threads(options.http_workers);
     let address = serve.listen(listen).await?;
     let wanted = |name: &str| options.workload.as_deref().is_none_or(|only| only == name);

@@ -5,7 +5,9 @@
 use std::collections::BTreeMap;
 
 use actix::{Actor, Handler, Message};
-use greenroom::{Backend, BackendConfig, Endpoint, ReplicaContext, Serve, ServeError, ServeOptions};
+use greenroom::{
+    Backend, BackendConfig, Capacity, Endpoint, ReplicaContext, Serve, ServeError, ServeOptions,
+};
 use serde::Deserialize;
 
 /// Asks for a prediction; here it is the name of the model that made it.
@@ -75,7 +77,8 @@ pub async fn count(serve: &Serve, calls: usize) -> Result<BTreeMap<&'static str,
 
 #[actix_web::main]
 async fn main() -> Result<(), ServeError> {
-    let serve = Serve::start(ServeOptions::default()).await?;
+    // Small as they are, its replicas need no core each.
+    let serve = Serve::start(ServeOptions::default().capacity(Capacity::unlimited())).await?;
     deploy(&serve).await?;
     println!("at first:      {:?}", count(&serve, 1000).await?);
     one_canary(&serve).await?;

@@ -6,7 +6,9 @@
 use std::time::Duration;
 
 use actix::{Actor, Handler, Message, ResponseFuture};
-use greenroom::{Backend, BackendConfig, Endpoint, Handle, ReplicaContext, Serve, ServeError, ServeOptions};
+use greenroom::{
+    Backend, BackendConfig, Capacity, Endpoint, Handle, ReplicaContext, Serve, ServeError, ServeOptions,
+};
 use rand::RngExt;
 use serde::{Deserialize, Serialize};
 
@@ -193,7 +195,8 @@ pub async fn random_models(serve: &Serve) -> Result<Handle<Query>, ServeError> {
 
 #[actix_web::main]
 async fn main() -> Result<(), ServeError> {
-    let serve = Serve::start(ServeOptions::default()).await?;
+    // Small as they are, its replicas need no core each.
+    let serve = Serve::start(ServeOptions::default().capacity(Capacity::unlimited())).await?;
     println!("gateway(3) = {}", pipeline(&serve).await?.call(Predict { x: 3.0 }).await?);
     println!("ensemble(3) = {:?}", ensemble(&serve).await?.call(Ask(Predict { x: 3.0 })).await?);
     let composed = random_models(&serve).await?;

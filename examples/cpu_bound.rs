@@ -11,7 +11,7 @@ use std::{
 use actix::{Actor, Handler, Message};
 use futures_util::future::join_all;
 use greenroom::{
-    Backend, BackendConfig, Endpoint, Placement, ReplicaContext, Serve, ServeError, ServeOptions,
+    Backend, BackendConfig, Capacity, Endpoint, Placement, ReplicaContext, Serve, ServeError, ServeOptions,
 };
 
 /// What the heavy backend computes.
@@ -74,7 +74,10 @@ async fn slowest(serve: &Serve, calls: u64) -> Result<Duration, ServeError> {
 #[actix_web::main]
 async fn main() -> Result<(), ServeError> {
     for placement in [None, Some(Placement::Worker)] {
-        let serve = Serve::start(ServeOptions::default().serving_threads(NonZeroUsize::MIN)).await?;
+        let serve = Serve::start(
+            ServeOptions::default().capacity(Capacity::unlimited()).serving_threads(NonZeroUsize::MIN),
+        )
+        .await?;
         deploy(&serve, Arc::new(primes), placement).await?;
         let heavy = serve.handle::<Compute>("heavy")?;
         let computing = join_all((0..20).map(|_| heavy.call(Compute(200_000))));

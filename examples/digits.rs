@@ -9,7 +9,7 @@ use std::fmt;
 use actix::{Actor, Handler, Message};
 use actix_web::{App, HttpResponse, HttpServer, ResponseError, web};
 use greenroom::{
-    Backend, BackendConfig, Batch, Endpoint, Handle, OnnxModel, ReplicaContext, Serve, ServeError,
+    Backend, BackendConfig, Batch, Capacity, Endpoint, Handle, OnnxModel, ReplicaContext, Serve, ServeError,
     ServeOptions, Tensor, TensorData,
 };
 
@@ -122,7 +122,8 @@ pub fn routes(config: &mut web::ServiceConfig, serve: &Serve, digits: Handle<Cla
 
 #[actix_web::main]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let serve = Serve::start(ServeOptions::default()).await?;
+    // Small as they are, its replicas need no core each.
+    let serve = Serve::start(ServeOptions::default().capacity(Capacity::unlimited())).await?;
     deploy(&serve).await?;
     let digits = serve.handle("classifier")?;
     let host = serve.clone();

@@ -3,7 +3,9 @@
 //! `cargo run --example incremental_rollout`
 
 use actix::{Actor, Handler, Message};
-use greenroom::{Backend, BackendConfig, Endpoint, ReplicaContext, Serve, ServeError, ServeOptions};
+use greenroom::{
+    Backend, BackendConfig, Capacity, Endpoint, ReplicaContext, Serve, ServeError, ServeOptions,
+};
 use serde::Deserialize;
 
 /// Asks for a prediction; here it is the name of the model that made it.
@@ -72,7 +74,8 @@ pub async fn roll_back(serve: &Serve) -> Result<(), ServeError> {
 #[actix_web::main]
 async fn main() -> Result<(), ServeError> {
     for new_is_good_for in [usize::MAX, 50] {
-        let serve = Serve::start(ServeOptions::default()).await?;
+        // Small as they are, its replicas need no core each.
+        let serve = Serve::start(ServeOptions::default().capacity(Capacity::unlimited())).await?;
         deploy(&serve, new_is_good_for).await?;
         let (share, failed) = roll_out(&serve, 200).await?;
         println!("ended at a share of {share} with {failed} failed requests");

@@ -1,5 +1,8 @@
 //! Scaling out: ten replicas of a backend, then two, while requests keep coming.
 //!
+//! A replica asks for a whole CPU unless told otherwise, so ten of them would be refused on a machine with two cores.
+//! These do next to nothing and say so: a tenth of a CPU each.
+//!
 //! `cargo run --example scaling_out`
 
 use std::collections::BTreeMap;
@@ -7,7 +10,8 @@ use std::collections::BTreeMap;
 use actix::{Actor, Handler, Message};
 use futures_util::future::try_join_all;
 use greenroom::{
-    Backend, BackendConfig, BackendUpdate, Endpoint, ReplicaContext, Serve, ServeError, ServeOptions,
+    Backend, BackendConfig, BackendUpdate, Endpoint, ReplicaContext, Resources, Serve, ServeError,
+    ServeOptions,
 };
 use serde::Deserialize;
 
@@ -30,9 +34,9 @@ impl Handler<Who> for Worker {
     }
 }
 
-/// Ten replicas.
+/// Ten replicas, which together ask for one CPU.
 pub async fn deploy(serve: &Serve) -> Result<(), ServeError> {
-    let config = BackendConfig::default().num_replicas(10);
+    let config = BackendConfig::default().num_replicas(10).resources(Resources::default().num_cpus(0.1));
     serve.create_backend("workers", Backend::new(|_| Ok(Worker)).json::<Who>(), config).await?;
     serve.create_endpoint("workers", Endpoint::new("workers").route("/who")).await
 }

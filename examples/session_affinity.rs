@@ -7,7 +7,7 @@ use std::{collections::HashMap, sync::Arc};
 
 use actix::{Actor, Handler, Message};
 use greenroom::{
-    Affinity, Backend, BackendConfig, Endpoint, Listen, Meta, ReplicaContext, Serve, ServeError,
+    Affinity, Backend, BackendConfig, Capacity, Endpoint, Listen, Meta, ReplicaContext, Serve, ServeError,
     ServeOptions, TrafficPolicy,
 };
 use serde::{Deserialize, Serialize};
@@ -85,7 +85,8 @@ pub async fn moved(
 #[actix_web::main]
 async fn main() -> Result<(), ServeError> {
     let port = std::env::var("PORT").ok().and_then(|port| port.parse().ok()).unwrap_or(8000);
-    let serve = Serve::start(ServeOptions::default().lent_threads()).await?;
+    // Small as they are, its replicas need no core each.
+    let serve = Serve::start(ServeOptions::default().capacity(Capacity::unlimited()).lent_threads()).await?;
     let address = serve.listen(Listen::on("127.0.0.1", port)).await?;
     deploy(&serve, Affinity::Replica).await?;
     for session in ["ada", "bob", "ada", "cy", "ada", "bob"] {

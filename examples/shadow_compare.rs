@@ -10,7 +10,7 @@ use std::{
 
 use actix::{Actor, Handler, Message};
 use greenroom::{
-    Backend, BackendConfig, Compare, ComparisonReport, Endpoint, ReplicaContext, Serve, ServeError,
+    Backend, BackendConfig, Capacity, Compare, ComparisonReport, Endpoint, ReplicaContext, Serve, ServeError,
     ServeOptions, ShadowRule,
 };
 use serde::Serialize;
@@ -93,7 +93,8 @@ pub async fn try_out(serve: &Serve, compare: Compare) -> Result<ComparisonReport
 
 #[actix_web::main]
 async fn main() -> Result<(), ServeError> {
-    let serve = Serve::start(ServeOptions::default()).await?;
+    // Small as they are, its replicas need no core each.
+    let serve = Serve::start(ServeOptions::default().capacity(Capacity::unlimited())).await?;
     deploy(&serve).await?;
     println!("To the last digit not even the old version agrees with itself:\n");
     println!("{}", try_out(&serve, Compare::exact().sample(1)).await?);

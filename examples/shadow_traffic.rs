@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use actix::{Actor, Handler, Message};
 use greenroom::{
-    Backend, BackendConfig, Endpoint, ReplicaContext, Serve, ServeError, ServeOptions, ShadowCopies,
+    Backend, BackendConfig, Capacity, Endpoint, ReplicaContext, Serve, ServeError, ServeOptions, ShadowCopies,
 };
 use serde::Deserialize;
 
@@ -77,7 +77,8 @@ pub fn copies(serve: &Serve) -> Vec<(String, ShadowCopies)> {
 
 #[actix_web::main]
 async fn main() -> Result<(), ServeError> {
-    let serve = Serve::start(ServeOptions::default()).await?;
+    // Small as they are, its replicas need no core each.
+    let serve = Serve::start(ServeOptions::default().capacity(Capacity::unlimited())).await?;
     deploy(&serve).await?;
     println!("answered by the existing backend: {} of 100", ask(&serve, 100).await?);
     // Nobody waits for copies; give the last of them a moment.

@@ -197,6 +197,25 @@ pub enum ServeError {
         /// The endpoint.
         endpoint: EndpointName,
     },
+    /// Replicas that ask for more than there is; nothing has changed.
+    #[error(
+        "backend {backend} does not fit with num_replicas {replicas}: each replica asks for {asked}, free: {free}, \
+         so {fit} would fit; {cures}"
+    )]
+    NoResources {
+        /// The backend.
+        backend: BackendName,
+        /// Replicas that were asked for, those that there are included.
+        replicas: u32,
+        /// What each asks for, of what there is too little of.
+        asked: Box<str>,
+        /// What of it is free, and what there is.
+        free: Box<str>,
+        /// Replicas that it can have now, those that there are included.
+        fit: u32,
+        /// What to change so that all fit.
+        cures: Box<str>,
+    },
     /// A replica could not be started.
     #[error("a replica of {backend} did not start: {why}")]
     StartFailed {
@@ -302,6 +321,7 @@ impl ServeError {
             Self::NotCopied { .. } => "not_copied",
             Self::NotCompared { .. } => "not_compared",
             Self::OwnShadow { .. } => "own_shadow",
+            Self::NoResources { .. } => "no_resources",
             Self::StartFailed { .. } => "start_failed",
             Self::ReconfigureFailed { .. } => "reconfigure_failed",
             Self::TimedOut { .. } => "timed_out",

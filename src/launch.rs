@@ -83,7 +83,7 @@ fn only_files(config: ServeConfig) -> Result<ServeConfig, ServeError> {
 
 /// The HTTP workers are the serving threads; without them there are others.
 fn options(config: &ServeConfig) -> ServeOptions {
-    let options = ServeOptions::default().announces_ready();
+    let options = ServeOptions::default().announces_ready().capacity(config.capacity.clone());
     match (config.http.location, config.http.threads) {
         (Location::HeadOnly | Location::EveryNode, _) => options.lent_threads(),
         (Location::NoServer, Some(threads)) => options.serving_threads(threads),

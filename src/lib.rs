@@ -6,7 +6,7 @@
 //! # A function
 //!
 //! ```
-//! use greenroom::{Backend, BackendConfig, Endpoint, Serve, ServeError, ServeOptions};
+//! use greenroom::{Backend, BackendConfig, Endpoint, Resources, Serve, ServeError, ServeOptions};
 //!
 //! #[derive(actix::Message)]
 //! #[rtype(result = "Result<u64, ServeError>")]
@@ -16,7 +16,9 @@
 //! # async fn main() -> Result<(), ServeError> {
 //! let serve = Serve::start(ServeOptions::default()).await?;
 //! let double = Backend::from_fn(|Double(n): Double| async move { Ok(2 * n) });
-//! serve.create_backend("double", double, BackendConfig::default().num_replicas(2)).await?;
+//! // A replica asks for a whole CPU unless told otherwise; these two share one.
+//! let config = BackendConfig::default().num_replicas(2).resources(Resources::default().num_cpus(0.5));
+//! serve.create_backend("double", double, config).await?;
 //! serve.create_endpoint("double", Endpoint::new("double")).await?;
 //!
 //! assert_eq!(serve.handle::<Double>("double")?.call(Double(21)).await?, 42);
@@ -66,6 +68,7 @@
 //! - many requests in one call: [`Batch`], [`Backend::batched`], [`BackendConfig::max_batch_size`];
 //! - one backend that calls another: [`ReplicaContext::handle`]; the deadline and the request's id go along;
 //! - the HTTP request itself: [`Backend::raw`], [`HttpCall`], [`HttpAnswer`];
+//! - what replicas ask for, and how much there is: [`Resources`], [`Capacity`];
 //! - computing for milliseconds: [`Backend::compute`], [`Placement`];
 //! - threads without a runtime: [`Handle::blocking`]; a server of our own: [`Serve::listen`];
 //! - tests without port or server: [`testing`];
@@ -99,6 +102,7 @@ pub mod oip;
 #[cfg(feature = "onnx")]
 mod onnx;
 mod port;
+mod resources;
 mod route;
 mod routing;
 mod serve;
@@ -118,7 +122,7 @@ pub use call::{Answer, Call, Gate, Permit, Refusal, Reply, Request, Waiting};
 pub use comparison::{ComparisonReport, DifferingPair, SideOfPair};
 pub use config::{
     AdminConfig, BackendConfig, BackendDecl, BackendUpdate, EndpointDecl, HttpConfig, Location, Placement,
-    RestartPolicy, RestartUpdate, ServeConfig, Source, UserConfig, limits,
+    ResourcesUpdate, RestartPolicy, RestartUpdate, ServeConfig, Source, UserConfig, limits,
 };
 pub use endpoint::Endpoint;
 pub use error::{BoxError, Fault, Problem, ServeError};
@@ -131,10 +135,14 @@ pub use metrics::{comparison::Comparisons, shadow::ShadowCopies};
 #[cfg(feature = "onnx")]
 pub use onnx::{BatchAxis, Infer, Inferred, ONNX_JOINED_ROWS_MAX, ONNX_THREADS_MAX, OnnxModel, OnnxReplica};
 pub use port::Port;
+pub use resources::{
+    AMOUNT_MAX, Amount, AmountError, CUSTOM_RESOURCES_MAX, Capacity, Fraction, FractionError, FreeCapacity,
+    Resources, WHOLE_DEVICES_MAX,
+};
 pub use route::{ROUTE_BYTES_MAX, RouteParams, RoutePattern, RouteTable};
 pub use serve::{
-    BackendStatus, EndSignals, EndpointStatus, ReplicaStatus, SeenShare, Serve, ServeOptions, ShadowStatus,
-    Status,
+    BackendStatus, CapacityStatus, EndSignals, EndpointStatus, ReplicaStatus, SeenShare, Serve, ServeOptions,
+    ShadowStatus, Status,
 };
 pub use tensor::{Datatype, TENSOR_ELEMENTS_MAX, TENSOR_RANK_MAX, Tensor, TensorData};
 pub use traffic::{Affinity, COMPARE_SAMPLE_MAX, Compare, ShadowRule, TrafficPolicy, WEIGHT_SUM_TOLERANCE};

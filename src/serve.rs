@@ -22,6 +22,7 @@ use crate::{
             self, Controller, Crash, CreateBackend, CreateEndpoint, DeleteBackend, DeleteEndpoint, Office,
             SetShadow, SetTraffic, UpdateBackend,
         },
+        fleet::Fleet,
         lane::Stop,
         router::Router,
         threads::Threads,
@@ -44,7 +45,9 @@ use crate::{
 pub use options::ServeOptions;
 pub use signals::EndSignals;
 pub(crate) use status::ready;
-pub use status::{BackendStatus, EndpointStatus, ReplicaStatus, SeenShare, ShadowStatus, Status};
+pub use status::{
+    BackendStatus, CapacityStatus, EndpointStatus, ReplicaStatus, SeenShare, ShadowStatus, Status,
+};
 
 /// A running service: backends, endpoints, and the threads and actors that serve them. Cheap to clone.
 ///
@@ -75,13 +78,16 @@ impl Serve {
     /// Starts the actors and threads; nothing is served yet.
     ///
     /// # Errors
-    /// [`ServeError::Internal`] when a thread cannot be started.
+    /// [`ServeError::Internal`] when a thread cannot be started, [`ServeError::InvalidConfig`] for a capacity that
+    /// cannot be.
     ///
     /// # Panics
     /// With [`ServeOptions::current_thread`], outside of a runtime that runs local tasks.
     pub async fn start(options: ServeOptions) -> Result<Self, ServeError> {
+        let capacity = options.all();
+        capacity.check()?;
         let office = Arc::new(Office {
-            fleet: Mutex::default(),
+            fleet: Mutex::new(Fleet::new(capacity)),
             directory: Arc::default(),
             routes: Arc::default(),
             models: Arc::default(),
@@ -119,8 +125,9 @@ impl Serve {
     /// Makes a backend and waits until all its replicas take calls.
     ///
     /// # Errors
-    /// A name or option that is not allowed, a name that is taken, or [`ServeError::StartFailed`] with the
-    /// factory's reason; then nothing of the backend is left.
+    /// A name or option that is not allowed, a name that is taken, [`ServeError::NoResources`] when the replicas
+    /// do not all fit, or [`ServeError::StartFailed`] with the factory's reason; then nothing of the backend is
+    /// left.
     pub async fn create_backend<A>(
         &self,
         name: impl AsRef<str>,
@@ -139,8 +146,8 @@ impl Serve {
     /// a fifth of the replicas at once, and in one at least, when the calls that run there have ended.
     ///
     /// # Errors
-    /// An option that is not allowed, a `user_config` that cannot be read or that the backend does not take, or an
-    /// unknown backend; then nothing has changed. [`ServeError::ReconfigureFailed`] when a replica refused the
+    /// An option that is not allowed, a `user_config` that cannot be read or that the backend does not take, an unknown
+    /// backend, or [`ServeError::NoResources`] when the replicas do not all fit; then nothing has changed. [`ServeError::ReconfigureFailed`] when a replica refused the
     /// `user_config`, or what it ran did not end within `graceful_shutdown_timeout`, and
     /// [`ServeError::StartFailed`] when a new replica did not start; then all is again as it was.
     pub async fn update_backend_config(
@@ -204,7 +211,7 @@ impl Serve {
     /// # struct Version;
     /// # #[actix_web::main]
     /// # async fn main() -> Result<(), ServeError> {
-    /// # let serve = Serve::start(ServeOptions::default()).await?;
+    /// # let serve = Serve::start(ServeOptions::default().current_thread()).await?;
     /// for version in [1, 2] {
     ///     let backend = Backend::from_fn(move |_: Version| async move { Ok(version) });
     ///     serve.create_backend(format!("v{version}"), backend, BackendConfig::default()).await?;

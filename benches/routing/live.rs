@@ -16,7 +16,7 @@ use crate::{Echo, endpoints, measure::median};
 /// it has returned every later call goes by it, which each change checks.
 pub fn propagation(system: &actix::SystemRunner) -> Result<[f64; 3], ServeError> {
     system.block_on(async {
-        let serve = Serve::start(ServeOptions::default()).await?;
+        let serve = Serve::start(ServeOptions::default().capacity(greenroom::Capacity::unlimited())).await?;
         endpoints(&serve, 2).await?;
         let stop = Arc::new(AtomicBool::new(false));
         let callers: Vec<_> = (0..2)
@@ -56,7 +56,7 @@ pub fn beside_a_hanging_shadow(
 ) -> Result<f64, ServeError> {
     const PERIOD: Duration = Duration::from_micros(500);
     let serve = system.block_on(async {
-        let serve = Serve::start(ServeOptions::default()).await?;
+        let serve = Serve::start(ServeOptions::default().capacity(greenroom::Capacity::unlimited())).await?;
         endpoints(&serve, 2).await?;
         let hangs = Backend::from_fn(|_: Echo| std::future::pending()).shadows::<Echo>();
         let config = BackendConfig::default().max_concurrent_queries(8).max_queued_queries(8);

@@ -76,7 +76,9 @@ async fn endpoints(serve: &Serve, replicas: u32) -> Result<(), ServeError> {
 
 /// `kind` is `traffic`, or how many endpoints over three backends each there shall be.
 async fn server(kind: &str) -> Result<(), ServeError> {
-    let serve = Serve::start(ServeOptions::default().lent_threads()).await?;
+    let serve =
+        Serve::start(ServeOptions::default().capacity(greenroom::Capacity::unlimited()).lent_threads())
+            .await?;
     let threads = NonZeroUsize::new(THREADS).unwrap_or(NonZeroUsize::MIN);
     let address = serve.listen(Listen::default().threads(threads)).await?;
     match kind.parse::<usize>() {

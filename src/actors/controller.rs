@@ -2,6 +2,7 @@
 
 mod backends;
 mod changes;
+mod ending;
 mod endpoints;
 mod events;
 
@@ -34,6 +35,7 @@ use crate::{
 
 pub(crate) use backends::{CreateBackend, DeleteBackend, UpdateBackend};
 use changes::ChangeTimedOut;
+pub(crate) use ending::{Crash, DrainAll};
 pub(crate) use endpoints::{CreateEndpoint, DeleteEndpoint, SetShadow, SetTraffic};
 use events::{DrainTimedOut, Happened, StartTimedOut};
 
@@ -84,9 +86,12 @@ impl Controller {
     /// Takes the steps that lead from what is there to what is wanted, and answers who waited for it.
     fn reconcile(&self, name: &BackendName, ctx: &mut ReplicaContext<Self>) {
         let mut fleet = self.office.fleet();
-        let Some(entry) = fleet.backends.get_mut(name) else { return };
+        let Fleet { backends, pool, .. } = &mut *fleet;
+        let Some(entry) = backends.get_mut(name) else { return };
         for action in next_actions(entry.wanted(), &entry.observed()) {
             match action {
+                // What those that drain still have is for this one: when they are gone it is started.
+                Action::Start(_) if entry.replicas.len() >= entry.claims.len() => break,
                 Action::Start(slot) if self.start(name, entry, slot, ctx) => {}
                 Action::Start(_) => {
                     self.no_thread(name, entry, ctx);
@@ -99,6 +104,13 @@ impl Controller {
         if !entry.deleting {
             changes::advance(name, entry, ctx);
         }
+        let settled = entry.settled();
+        if settled {
+            entry.created = true;
+            entry.before = None;
+            entry.failed_replacements = 0;
+        }
+        entry.give_back(pool);
         if entry.deleting && entry.replicas.is_empty() {
             entry.gone();
             let generation = entry.generation;
@@ -106,10 +118,7 @@ impl Controller {
             fleet.backends.remove(name);
             self.office.models.remove(name);
             self.office.metrics.registry.forget_backend(name);
-        } else if entry.settled() {
-            entry.created = true;
-            entry.before = None;
-            entry.failed_replacements = 0;
+        } else if settled {
             let outcome = entry.failure.take().map_or(Ok(()), Err);
             entry.answer(&outcome);
         }
@@ -144,7 +153,7 @@ impl Controller {
         let Built { control, ports, start } = entry.code.build(Order {
             identity: Arc::new(Identity {
                 replica: id.clone(),
-                num_threads: entry.config.num_threads.map_or(1, std::num::NonZeroUsize::get),
+                num_threads: entry.config.threads(),
                 batch_size_max: entry.config.max_batch_size.map_or(1, std::num::NonZeroUsize::get),
                 directory: Arc::clone(&self.office.directory),
             }),
@@ -302,45 +311,6 @@ impl Handler<Reconcile> for Controller {
     type Result = ();
     fn handle(&mut self, Reconcile(name): Reconcile, ctx: &mut Self::Context) {
         self.reconcile(&name, ctx);
-    }
-}
-
-/// Drain everything and forget it.
-#[derive(Message)]
-#[rtype(result = "()")]
-pub(crate) struct DrainAll;
-
-impl Handler<DrainAll> for Controller {
-    type Result = ResponseFuture<()>;
-    fn handle(&mut self, _: DrainAll, ctx: &mut Self::Context) -> Self::Result {
-        let mut waits = Vec::new();
-        let names: Vec<_> = {
-            let mut fleet = self.office.fleet();
-            for entry in fleet.backends.values_mut() {
-                let (tx, rx) = oneshot::channel();
-                entry.delete(ServeError::ShuttingDown, tx);
-                waits.push(rx);
-            }
-            fleet.backends.keys().cloned().collect()
-        };
-        names.iter().for_each(|name| self.reconcile(name, ctx));
-        Box::pin(async move {
-            for wait in waits {
-                let _ = wait.await;
-            }
-        })
-    }
-}
-
-/// Panic, to prove that a restart loses nothing.
-#[derive(Message)]
-#[rtype(result = "()")]
-pub(crate) struct Crash;
-
-impl Handler<Crash> for Controller {
-    type Result = ();
-    fn handle(&mut self, _: Crash, _: &mut Self::Context) {
-        panic!("told to crash");
     }
 }
 

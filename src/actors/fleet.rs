@@ -22,18 +22,27 @@ use crate::{
     error::ServeError,
     ids::{BackendName, EndpointName, ReplicaId},
     metrics::{registry::BackendMetrics, spread::Spread},
+    resources::{Capacity, Claim, Pool, Shortage},
     routing::{backend_port::ReplicaPorts, backend_routes::BackendRoutes, endpoint::EndpointSlot},
     traffic::window::Window,
 };
 
 /// Everything that the Controller was told and everything that runs because of it.
-#[derive(Default)]
 pub(crate) struct Fleet {
     pub(crate) backends: BTreeMap<BackendName, BackendEntry>,
     pub(crate) endpoints: BTreeMap<EndpointName, EndpointEntry>,
     /// Highest generation of backends that are gone; new ones go on from there, so that late news of old replicas
     /// are not taken for news of new ones.
     pub(crate) generation: u64,
+    /// What replicas have, and what is left for others.
+    pub(crate) pool: Pool,
+}
+
+impl Fleet {
+    pub(crate) fn new(capacity: Capacity) -> Self {
+        let pool = Pool::new(capacity);
+        Self { backends: BTreeMap::new(), endpoints: BTreeMap::new(), generation: 0, pool }
+    }
 }
 
 /// One endpoint as it is.
@@ -84,6 +93,8 @@ pub(crate) struct BackendEntry {
     pub(crate) look_again: Option<tokio::time::Instant>,
     pub(crate) routes: Arc<BackendRoutes>,
     pub(crate) replicas: Vec<ReplicaEntry>,
+    /// One for each replica that there is or is to be; a replica that is replaced leaves its claim to the next.
+    pub(crate) claims: Vec<Claim>,
     pub(crate) metrics: Arc<BackendMetrics>,
     pub(crate) generation: u64,
     /// Changes of a replica's `user_config` so far, failed ones too.
@@ -227,6 +238,35 @@ impl BackendEntry {
         true
     }
 
+    /// Claims enough for `wanted` replicas and for those that still drain; where that is too much, those that are
+    /// started wait for those that drain.
+    pub(crate) fn claim(
+        &mut self,
+        name: &BackendName,
+        wanted: u32,
+        pool: &mut Pool,
+    ) -> Result<(), ServeError> {
+        let held = u32::try_from(self.claims.len()).unwrap_or(u32::MAX);
+        let draining = self.replicas.iter().filter(|r| r.state == ReplicaState::Draining).count();
+        let at_once = wanted.saturating_add(u32::try_from(draining).unwrap_or(u32::MAX));
+        let resources = Arc::new(self.config.resources.clone());
+        let mut more = pool.admit(&resources, at_once.saturating_sub(held));
+        if more.is_err() {
+            more = pool.admit(&resources, wanted.saturating_sub(held));
+        }
+        let more = more.map_err(|short| no_resources(name, wanted, held, &short))?;
+        self.claims.extend(more);
+        Ok(())
+    }
+
+    /// Gives back what no replica has or is to have. While a change is under way it may be undone.
+    pub(crate) fn give_back(&mut self, pool: &mut Pool) {
+        let before = self.before.as_ref().filter(|_| !self.deleting).map_or(0, |config| config.num_replicas);
+        let wanted = usize::try_from(self.wanted().max(before)).unwrap_or(usize::MAX);
+        let needed = wanted.max(self.replicas.len()).min(self.claims.len());
+        self.claims.drain(needed..).for_each(|claim| pool.release(claim));
+    }
+
     /// Takes a replica out; its thread, if its own, ends.
     pub(crate) fn remove(&mut self, generation: u64) {
         self.replicas.retain(|r| r.id.generation != generation);
@@ -259,6 +299,19 @@ impl BackendEntry {
         for waiter in self.waiters.drain(..) {
             let _ = waiter.send(result.clone());
         }
+    }
+}
+
+/// What is told when a backend that has `held` claims cannot have `wanted` replicas.
+fn no_resources(backend: &BackendName, wanted: u32, held: u32, short: &Shortage) -> ServeError {
+    let fit = held + short.fit;
+    ServeError::NoResources {
+        backend: backend.clone(),
+        replicas: wanted,
+        asked: short.asked().into(),
+        free: short.free().into(),
+        fit,
+        cures: short.cures(fit).into(),
     }
 }
 

@@ -11,7 +11,10 @@ use super::{
     restart::RestartPolicy,
     user::UserConfig,
 };
-use crate::error::{Problem, ServeError};
+use crate::{
+    error::{Problem, ServeError},
+    resources::Resources,
+};
 
 /// The options of a backend; the default is one replica without batching.
 ///
@@ -60,8 +63,12 @@ pub struct BackendConfig {
     pub idempotent: bool,
     /// On which threads the replicas run; none: what the backend itself asks for.
     pub placement: Option<Placement>,
-    /// Threads that one replica may compute with; none: 1. At most [`NUM_THREADS_MAX`].
+    /// Threads that one replica may compute with; none: as many as it asks for whole CPUs, at least 1. At most
+    /// [`NUM_THREADS_MAX`].
     pub num_threads: Option<NonZeroUsize>,
+    /// What each replica asks for; 1 CPU. Replicas that do not fit into the [`Capacity`](crate::Capacity) are
+    /// refused.
+    pub resources: Resources,
     /// What happens when replicas do not start.
     pub restart: RestartPolicy,
     /// What the backend's own code is told, which takes it by [`Backend::reconfigure`](crate::Backend::reconfigure)
@@ -87,6 +94,7 @@ impl Default for BackendConfig {
             idempotent: false,
             placement: None,
             num_threads: None,
+            resources: Resources::default(),
             restart: RestartPolicy::default(),
             user_config: None,
             refused: Vec::new(),
@@ -161,13 +169,20 @@ impl BackendConfig {
         self
     }
 
-    /// Sets [`num_threads`](field@Self::num_threads), from 1; `None` means 1.
+    /// Sets [`num_threads`](field@Self::num_threads), from 1; `None` leaves it to the CPUs that are
+    /// asked for.
     pub fn num_threads(mut self, threads: impl Into<Option<usize>>) -> Self {
         let threads = threads.into();
         self.num_threads = threads.and_then(|given| self.positive("num_threads", given));
         if threads.is_none() {
             self.accept("num_threads");
         }
+        self
+    }
+
+    /// Sets [`resources`](field@Self::resources).
+    pub fn resources(mut self, resources: Resources) -> Self {
+        self.resources = resources;
         self
     }
 
@@ -181,6 +196,12 @@ impl BackendConfig {
     pub fn user_config(mut self, config: impl Into<Option<serde_json::Value>>) -> Self {
         self.user_config = config.into().and_then(UserConfig::new);
         self
+    }
+
+    /// Threads that one replica may compute with.
+    pub(crate) fn threads(&self) -> usize {
+        let cpus = usize::try_from(self.resources.num_cpus.floor()).unwrap_or(NUM_THREADS_MAX);
+        self.num_threads.map_or(cpus.clamp(1, NUM_THREADS_MAX), NonZeroUsize::get)
     }
 
     /// Whether all values are within their limits and go together.
@@ -212,6 +233,8 @@ impl BackendConfig {
         }
         let mut problems = self.refused.clone();
         problems.extend(check.into_problems());
+        let below = |p: Problem| Problem { place: format!("resources.{}", p.place), ..p };
+        problems.extend(self.resources.problems().into_iter().map(below));
         problems.extend(self.mismatch());
         problems
     }

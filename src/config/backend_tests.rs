@@ -32,6 +32,9 @@ fn the_defaults_are_the_documented_ones() {
         "idempotent": false,
         "placement": null,
         "num_threads": null,
+        "resources": {
+            "num_cpus": 1.0, "num_gpus": 0.0, "gpu_memory_bytes": 0, "memory_bytes": 0, "custom": {},
+        },
         "restart": { "max_restarts": 5, "window_s": 10.0, "backoff_s": 0.1 },
         "user_config": null,
     });

@@ -6,9 +6,9 @@ use serde::Serialize;
 
 use super::{
     admin::AdminConfig, backend_decl::BackendDecl, endpoint_decl::EndpointDecl, http::HttpConfig, item::Item,
-    known::Known, node::Node, problems::Problems, yaml,
+    known::Known, node::Node, problems::Problems, resources, yaml,
 };
-use crate::error::ServeError;
+use crate::{error::ServeError, resources::Capacity};
 
 /// Everything that a configuration file says; what it does not say has its default.
 ///
@@ -37,6 +37,8 @@ pub struct ServeConfig {
     pub http: HttpConfig,
     /// Where the service itself is administered.
     pub admin: AdminConfig,
+    /// How much there is of what replicas ask for; what is absent is detected.
+    pub capacity: Capacity,
     /// Every backend, in the order of the file.
     pub backends: Vec<BackendDecl>,
     /// Every endpoint, in the order of the file; each backend that it names is there.
@@ -74,6 +76,7 @@ impl ServeConfig {
         let mut known = Known::default();
         let http = fields.nullable("http", HttpConfig::read).flatten();
         let admin = fields.nullable("admin", AdminConfig::read).flatten();
+        let capacity = fields.nullable("capacity", resources::read_capacity).flatten();
         let backends = fields.nullable("backends", |item| {
             let items = item.items().or_else(|| known.incomplete())?;
             Some(items.into_iter().filter_map(|item| BackendDecl::read(item, base_dir, &mut known)).collect())
@@ -85,6 +88,7 @@ impl ServeConfig {
         Some(Self {
             http: http.unwrap_or_default(),
             admin: admin.unwrap_or_default(),
+            capacity: capacity.unwrap_or_default(),
             backends: backends.flatten().unwrap_or_default(),
             endpoints: endpoints.flatten().unwrap_or_default(),
         })

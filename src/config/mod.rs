@@ -18,6 +18,9 @@ mod known;
 mod node;
 mod placement;
 mod problems;
+mod resources;
+#[cfg(test)]
+mod resources_tests;
 mod restart;
 mod update;
 mod user;
@@ -31,6 +34,7 @@ pub use endpoint_decl::EndpointDecl;
 pub use file::ServeConfig;
 pub use http::{HttpConfig, Location};
 pub use placement::Placement;
+pub use resources::ResourcesUpdate;
 pub use restart::{RestartPolicy, RestartUpdate};
 pub use update::BackendUpdate;
 pub use user::UserConfig;

@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use super::{
     backend::BackendConfig, check::unless, fields::Fields, item::Item, limits::*, node::Node,
-    placement::Placement, problems::Problems, restart::RestartUpdate, user::UserConfig,
+    placement::Placement, problems::Problems, resources::ResourcesUpdate, restart::RestartUpdate,
+    user::UserConfig,
 };
 use crate::error::ServeError;
 
@@ -41,8 +42,10 @@ pub struct BackendUpdate {
     pub idempotent: Option<bool>,
     /// New [`BackendConfig::placement`]; `Some(None)` leaves it to the backend.
     pub placement: Option<Option<Placement>>,
-    /// New [`BackendConfig::num_threads`]; `Some(None)` means 1.
+    /// New [`BackendConfig::num_threads`]; `Some(None)` leaves it to the CPUs that are asked for.
     pub num_threads: Option<Option<usize>>,
+    /// New values within [`BackendConfig::resources`].
+    pub resources: ResourcesUpdate,
     /// New values within [`BackendConfig::restart`].
     pub restart: RestartUpdate,
     /// New [`BackendConfig::user_config`]; `Some(None)` takes it away.
@@ -110,9 +113,15 @@ impl BackendUpdate {
         self
     }
 
-    /// Changes [`BackendConfig::num_threads`]; `None` means 1.
+    /// Changes [`BackendConfig::num_threads`]; `None` leaves it to the CPUs that are asked for.
     pub fn num_threads(mut self, threads: impl Into<Option<usize>>) -> Self {
         self.num_threads = Some(threads.into());
+        self
+    }
+
+    /// Changes values within [`BackendConfig::resources`].
+    pub fn resources(mut self, update: ResourcesUpdate) -> Self {
+        self.resources = update;
         self
     }
 
@@ -173,6 +182,7 @@ impl BackendUpdate {
             idempotent: fields.read("idempotent", Item::bool),
             placement: fields.nullable("placement", |item| item.word(&Placement::WORDS)),
             num_threads: fields.nullable("num_threads", count(NUM_THREADS_MAX)),
+            resources: fields.read("resources", ResourcesUpdate::read).unwrap_or_default(),
             restart: fields.read("restart", RestartUpdate::read).unwrap_or_default(),
             user_config: fields.nullable("user_config", UserConfig::read),
         }
@@ -192,7 +202,8 @@ impl BackendConfig {
     /// These options with the fields that `update` gives, not yet checked.
     pub(crate) fn with(self, update: &BackendUpdate) -> Self {
         let restart = self.restart.updated(update.restart);
-        let mut config = self.restart(restart);
+        let resources = update.resources.applied(self.resources.clone());
+        let mut config = self.restart(restart).resources(resources);
         if let Some(user_config) = &update.user_config {
             config.user_config.clone_from(user_config);
         }

@@ -2,11 +2,8 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use super::{
-    error::GpuError,
-    fraction::{Fraction, WHOLE},
-    memory::STEP_BYTES,
-};
+use super::{error::GpuError, memory::STEP_BYTES};
+use crate::resources::{Fraction, WHOLE};
 
 /// Part of a device's memory kept back for what is not in buffers: pipelines, descriptors, the driver.
 const KEPT_BACK_PERCENT: u64 = 5;

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::fraction::{Fraction, FractionError};
+use crate::resources::{Fraction, FractionError};
 
 /// Why a lease, a buffer, a kernel or a job was refused or failed.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]

@@ -12,7 +12,6 @@ use super::{
     capacity::CapacityTicket,
     device::DeviceFacts,
     error::GpuError,
-    fraction::Fraction,
     gpu_device::GpuDevice,
     job::{Job, JobDone},
     kernel::{GpuKernel, KernelSpec},
@@ -21,6 +20,7 @@ use super::{
     pending::Pending,
     shares::SharePolicy,
 };
+use crate::resources::Fraction;
 
 /// What a lease asks for.
 #[derive(Clone, Copy, Debug, PartialEq)]

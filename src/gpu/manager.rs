@@ -3,10 +3,10 @@
 use super::{
     capacity::{Free, place, refused},
     error::GpuError,
-    fraction::Fraction,
     gpu_device::GpuDevice,
     lease::{GpuLease, LeaseRequest},
 };
+use crate::resources::Fraction;
 
 /// The devices of this process. Clones have the same devices. Each device counts what it gives away itself, so that
 /// several may ask at once.

@@ -4,7 +4,7 @@ mod client;
 
 use std::{collections::BTreeMap, time::Duration};
 
-use super::fraction::Fraction;
+use crate::resources::Fraction;
 use client::Client;
 
 /// Least that a slice is charged, so that one whose time is too short to be measured still costs a turn.

@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use super::{capacity::Free, device::DeviceFacts, fraction::Fraction};
+use super::{capacity::Free, device::DeviceFacts};
+use crate::resources::Fraction;
 
 /// A device at one moment.
 #[derive(Clone, Debug, PartialEq)]

@@ -58,7 +58,9 @@ pub(crate) fn status(error: &ServeError) -> StatusCode {
         ServeError::TooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
         ServeError::BodyTimeout { .. } => StatusCode::REQUEST_TIMEOUT,
         ServeError::UnknownBackend(_) | ServeError::UnknownEndpoint(_) => StatusCode::NOT_FOUND,
-        ServeError::AlreadyExists { .. } | ServeError::InUse { .. } => StatusCode::CONFLICT,
+        ServeError::AlreadyExists { .. } | ServeError::InUse { .. } | ServeError::NoResources { .. } => {
+            StatusCode::CONFLICT
+        }
         ServeError::Overloaded { .. } | ServeError::NoReplica { .. } | ServeError::ShuttingDown => {
             StatusCode::SERVICE_UNAVAILABLE
         }

@@ -2,7 +2,7 @@
 
 use std::{num::NonZeroUsize, time::Duration};
 
-use crate::actors::timer::TimerKind;
+use crate::{actors::timer::TimerKind, resources::Capacity};
 
 /// How a [`Serve`](crate::Serve) is started.
 #[derive(Clone, Debug)]
@@ -12,6 +12,8 @@ pub struct ServeOptions {
     pub(super) timer: TimerKind,
     pub(super) shutdown_timeout: Duration,
     pub(super) readiness: Readiness,
+    /// None: as the seats are.
+    pub(super) capacity: Option<Capacity>,
 }
 
 /// When `/-/readyz` may say so.
@@ -42,6 +44,7 @@ impl Default for ServeOptions {
             timer: TimerKind::default(),
             shutdown_timeout: Duration::from_secs(30),
             readiness: Readiness::Observed,
+            capacity: None,
         }
     }
 }
@@ -77,6 +80,22 @@ impl ServeOptions {
     pub fn announces_ready(mut self) -> Self {
         self.readiness = Readiness::Announced;
         self
+    }
+
+    /// How much there is of what replicas ask for; the machine's cores. With
+    /// [`current_thread`](Self::current_thread), which has no cores to give, nothing is counted unless this says so.
+    pub fn capacity(mut self, capacity: Capacity) -> Self {
+        self.capacity = Some(capacity);
+        self
+    }
+
+    /// What there is for replicas.
+    pub(super) fn all(&self) -> Capacity {
+        let detected = || match self.seats {
+            Seats::Current => Capacity::unlimited(),
+            Seats::Own(_) | Seats::Lent => Capacity::default(),
+        };
+        self.capacity.clone().unwrap_or_else(detected)
     }
 
     /// Which clock wakes a waiting batch.

@@ -12,6 +12,7 @@ use crate::{
     config::BackendConfig,
     ids::{BackendName, EndpointName, ReplicaId},
     metrics::shadow::ShadowCopies,
+    resources::{Capacity, FreeCapacity},
     routing::shadows::Shadow,
     serve::Serve,
     traffic::{Affinity, TrafficPolicy},
@@ -52,7 +53,8 @@ impl Serve {
             shadow: shadows(entry),
             last_minute: seen(&entry.seen),
         });
-        Status { backends: backends.collect(), endpoints: endpoints.collect() }
+        let capacity = CapacityStatus { total: fleet.pool.total().clone(), free: fleet.pool.free() };
+        Status { capacity, backends: backends.collect(), endpoints: endpoints.collect() }
     }
 
     /// Whether every endpoint can be served now; otherwise those that cannot.
@@ -98,10 +100,22 @@ pub(crate) fn ready(office: &Office) -> Result<(), Vec<EndpointName>> {
 /// What there is and how it is.
 #[derive(Clone, Debug, Serialize)]
 pub struct Status {
+    /// What there is of what replicas ask for.
+    pub capacity: CapacityStatus,
     /// Every backend.
     pub backends: Vec<BackendStatus>,
     /// Every endpoint.
     pub endpoints: Vec<EndpointStatus>,
+}
+
+/// What there is of what replicas ask for, and what of it nobody has. What a replica has is in
+/// [`BackendConfig::resources`]; it has it until it is gone.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct CapacityStatus {
+    /// All.
+    pub total: Capacity,
+    /// What no replica has.
+    pub free: FreeCapacity,
 }
 
 /// One backend as it is.

@@ -2,10 +2,12 @@
 
 use std::{path::Path, time::Duration};
 
-use greenroom::{BackendConfig, BackendUpdate, Location, ServeConfig, ServeError};
+use greenroom::{
+    BackendConfig, BackendUpdate, Capacity, Location, Resources, Serve, ServeConfig, ServeError, ServeOptions,
+};
 use serde_json::{Value, json};
 
-use super::{create_named, here};
+use super::{create_named, here, named};
 
 /// Where the problems of a refusal are.
 fn places(refused: Result<impl std::fmt::Debug, ServeError>) -> Vec<String> {
@@ -97,4 +99,43 @@ fn the_options_of_http_have_their_defaults_and_unknown_ones_are_refused() {
     ] {
         assert_eq!(places(read(http)), [place]);
     }
+}
+
+#[actix_web::test]
+async fn replicas_that_can_never_fit_are_refused_and_none_is_made() {
+    let capacity = Capacity::default().num_cpus(4.0);
+    let serve = Serve::start(ServeOptions::default().current_thread().capacity(capacity)).await.unwrap();
+    for (resources, cure) in [
+        (
+            Resources::default().custom("MagicMLResource", 100.0),
+            "capacity.custom.MagicMLResource to at least 100",
+        ),
+        (Resources::default().num_cpus(5.0), "capacity.num_cpus to at least 5"),
+    ] {
+        let config = BackendConfig::default().resources(resources);
+        let error = serve.create_backend("a", named("a"), config).await.unwrap_err();
+        assert!(error.code() == "no_resources" && error.to_string().ends_with(cure), "{error}");
+    }
+    assert!(serve.status().backends.is_empty());
+    create_named(&serve, &["a"]).await;
+    let more = serve.update_backend_config("a", BackendUpdate::default().num_replicas(5)).await;
+    assert!(matches!(more, Err(ServeError::NoResources { replicas: 5, fit: 4, .. })), "{more:?}");
+    assert_eq!(serve.status().backends[0].replicas.len(), 1);
+    serve.shutdown().await.unwrap();
+}
+
+#[test]
+fn resources_that_cannot_be_are_refused() {
+    for (key, values) in [
+        ("num_cpus", [json!("1"), json!(-1), json!([])]),
+        ("num_gpus", [json!("1"), json!(-1), json!(1.5)]),
+        ("memory_bytes", [json!("1"), json!(-1), json!(0.5)]),
+        ("custom", [json!("1"), json!(1), json!([])]),
+    ] {
+        for value in values {
+            let update = BackendUpdate::from_json(json!({ "resources": { key: value } }));
+            assert_eq!(places(update), [format!("resources.{key}")], "{value}");
+        }
+    }
+    assert_eq!(places(BackendUpdate::from_json(json!({ "resources": "1" }))), ["resources"]);
 }

@@ -3,9 +3,7 @@
 use std::time::Duration;
 
 use actix::{Actor, Handler, Message, ResponseFuture};
-use greenroom::{
-    Affinity, Backend, BackendConfig, Endpoint, Handle, ReplicaContext, Serve, ServeError, ServeOptions,
-};
+use greenroom::{Affinity, Backend, BackendConfig, Endpoint, Handle, ReplicaContext, Serve, ServeError};
 
 use super::{Name, Pass, create_held, create_named, here};
 use crate::{
@@ -115,7 +113,8 @@ async fn options_set_on_a_copy_leave_the_handle_as_it_was() {
 
 #[actix_web::test]
 async fn one_handle_is_called_from_many_threads_and_runtimes() {
-    let serve = Serve::start(ServeOptions::default().serving_threads(1.try_into().unwrap())).await.unwrap();
+    let serve =
+        Serve::start(crate::support::uncounted().serving_threads(1.try_into().unwrap())).await.unwrap();
     adder(&serve, 1).await;
     let handle = serve.handle::<Pass>("adder").unwrap();
     let plain = (0..4).map(|n| {

@@ -9,7 +9,7 @@ use actix_web::{
 };
 use greenroom::{
     Backend, BackendConfig, Endpoint, HttpAnswer, HttpCall, Ingress, Listen, ReplicaContext, Serve,
-    ServeError, ServeOptions,
+    ServeError,
 };
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -272,7 +272,7 @@ async fn a_host_s_middleware_is_passed_by_endpoints_and_service_routes() {
 
 #[actix_web::test]
 async fn two_listeners_of_one_instance_serve_the_same_routes() {
-    let serve = Serve::start(ServeOptions::default().lent_threads()).await.unwrap();
+    let serve = Serve::start(crate::support::uncounted().lent_threads()).await.unwrap();
     let listen = || Listen::default().threads(1.try_into().unwrap());
     let addresses = [serve.listen(listen()).await.unwrap(), serve.listen(listen()).await.unwrap()];
     serve.create_backend("a", named("a"), BackendConfig::default()).await.unwrap();

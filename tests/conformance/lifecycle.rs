@@ -9,7 +9,7 @@ use std::{
 use actix::{Actor, Handler, Message};
 use greenroom::{
     Backend, BackendConfig, BackendUpdate, Endpoint, Placement, ReplicaContext, ReplicaState, RestartPolicy,
-    Serve, ServeError, ServeOptions,
+    Serve, ServeError,
 };
 use tokio::time::Instant;
 
@@ -204,7 +204,8 @@ async fn a_name_is_free_while_nothing_of_its_old_backend_is_left() {
 
 #[actix_web::test]
 async fn replicas_of_a_backend_are_started_at_the_same_time() {
-    let serve = Serve::start(ServeOptions::default().serving_threads(2.try_into().unwrap())).await.unwrap();
+    let serve =
+        Serve::start(crate::support::uncounted().serving_threads(2.try_into().unwrap())).await.unwrap();
     for placement in [Placement::Worker, Placement::Dedicated] {
         let met = (Mutex::new(0), Condvar::new());
         // Each factory waits until the other has begun.

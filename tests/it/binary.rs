@@ -59,7 +59,7 @@ fn each_replica_of_a_model_computes_on_as_many_threads_as_the_file_says() {
     for (num_threads, beside) in [(1, 0), (2, 4), (3, 6)] {
         let yaml = format!(
             "http: {{ port: 0 }}\nadmin: {{ port: 0 }}\nbackends:\n  - name: digits\n    onnx: {}\n    \
-             num_replicas: 2\n    num_threads: {num_threads}\n",
+             num_replicas: 2\n    resources: {{ num_cpus: 0.5 }}\n    num_threads: {num_threads}\n",
             digits::model().display()
         );
         let folder = Folder::new(&format!("threads-{num_threads}"), &yaml);

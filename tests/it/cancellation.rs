@@ -73,7 +73,8 @@ async fn ten_thousand_callers_that_leave_end_the_one_atomic_response_that_runs()
 
 #[actix_web::test]
 async fn callers_of_another_thread_end_their_handlers_as_well() {
-    let serve = Serve::start(ServeOptions::default().serving_threads(1.try_into().unwrap())).await.unwrap();
+    let serve =
+        Serve::start(crate::support::uncounted().serving_threads(1.try_into().unwrap())).await.unwrap();
     all_leave(&serve, Future, 5_000).await;
     serve.shutdown().await.unwrap();
 }
@@ -135,7 +136,7 @@ impl Handler<Pass> for Relay {
 async fn the_children_of_a_composed_call_end_when_the_outermost_caller_leaves() {
     for options in [
         ServeOptions::default().current_thread(),
-        ServeOptions::default().serving_threads(2.try_into().unwrap()),
+        crate::support::uncounted().serving_threads(2.try_into().unwrap()),
     ] {
         let serve = Serve::start(options).await.unwrap();
         let (inside, barrier) = (Arc::<AtomicU64>::default(), Barrier::new());

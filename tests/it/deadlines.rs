@@ -3,7 +3,7 @@
 use std::{sync::mpsc, time::Duration};
 
 use actix::{Actor, Handler, Message};
-use greenroom::{Backend, BackendConfig, Endpoint, ReplicaContext, Route, Serve, ServeError, ServeOptions};
+use greenroom::{Backend, BackendConfig, Endpoint, ReplicaContext, Route, Serve, ServeError};
 use tokio::time::Instant;
 
 use crate::{
@@ -92,7 +92,8 @@ struct Block(mpsc::Receiver<()>);
 
 #[actix_web::test]
 async fn the_caller_of_a_sync_handler_that_overruns_is_answered_at_its_deadline() {
-    let serve = Serve::start(ServeOptions::default().serving_threads(1.try_into().unwrap())).await.unwrap();
+    let serve =
+        Serve::start(crate::support::uncounted().serving_threads(1.try_into().unwrap())).await.unwrap();
     struct Blocker;
     impl Actor for Blocker {
         type Context = ReplicaContext<Self>;

@@ -1,6 +1,6 @@
 //! The example `digits` does what it says.
 
-use greenroom::{Serve, ServeError, ServeOptions};
+use greenroom::{Serve, ServeError};
 use serde_json::{Value, json};
 
 use crate::digits::{held_out, request};
@@ -12,7 +12,7 @@ mod example;
 #[actix_web::test]
 async fn the_example_answers_on_the_hosts_routes_with_the_hosts_errors() -> Result<(), ServeError> {
     use actix_web::{App, test};
-    let serve = Serve::start(ServeOptions::default()).await?;
+    let serve = Serve::start(crate::support::uncounted()).await?;
     example::deploy(&serve).await?;
     let handle = serve.handle("classifier")?;
     let app = App::new().configure(|config| example::routes(config, &serve, handle));

@@ -57,7 +57,7 @@ fn doubler() -> Backend<Doubler> {
 }
 
 fn one_thread() -> ServeOptions {
-    ServeOptions::default().serving_threads(NonZeroUsize::MIN)
+    crate::support::uncounted().serving_threads(NonZeroUsize::MIN)
 }
 
 async fn with_double(options: ServeOptions) -> Serve {
@@ -167,7 +167,7 @@ async fn a_handle_answers_within_a_host_s_handler_and_its_error_becomes_the_answ
 
 #[actix_web::test]
 async fn replicas_live_on_the_workers_that_a_host_lends_and_leave_with_them() {
-    let serve = Serve::start(ServeOptions::default().lent_threads()).await.unwrap();
+    let serve = Serve::start(crate::support::uncounted().lent_threads()).await.unwrap();
     let inner = serve.clone();
     let server = HttpServer::new(move || {
         let ingress = inner.ingress_with(Ingress::default().lend_workers());
@@ -227,7 +227,7 @@ fn under_tokio_s_own_runtime_everything_works() {
 fn a_host_s_server_under_tokio_s_own_runtime_lends_its_workers() {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
     runtime.block_on(async {
-        let serve = Serve::start(ServeOptions::default().lent_threads()).await.unwrap();
+        let serve = Serve::start(crate::support::uncounted().lent_threads()).await.unwrap();
         let inner = serve.clone();
         let server = HttpServer::new(move || {
             App::new().configure(inner.ingress_with(Ingress::default().lend_workers()))

@@ -105,7 +105,8 @@ impl Handler<Hang> for Hanger {
 
 #[actix_web::test]
 async fn what_waits_behind_a_handler_that_hangs_is_let_go_by_force() {
-    let serve = Serve::start(ServeOptions::default().serving_threads(1.try_into().unwrap())).await.unwrap();
+    let serve =
+        Serve::start(crate::support::uncounted().serving_threads(1.try_into().unwrap())).await.unwrap();
     let backend = Backend::new(|_| Ok(Hanger)).handles::<Hang>().compute();
     serve.create_backend("hanger", backend, BackendConfig::default()).await.unwrap();
     serve.create_endpoint("hanger", Endpoint::new("hanger")).await.unwrap();
@@ -123,7 +124,8 @@ async fn what_waits_behind_a_handler_that_hangs_is_let_go_by_force() {
 #[actix_web::test]
 async fn scaling_up_and_down_under_load_loses_nothing() {
     let (serve, _) =
-        frail(ServeOptions::default().serving_threads(2.try_into().unwrap()), BackendConfig::default()).await;
+        frail(crate::support::uncounted().serving_threads(2.try_into().unwrap()), BackendConfig::default())
+            .await;
     let stop = Arc::new(AtomicBool::new(false));
     let callers: Vec<_> = (0..16)
         .map(|i| {
@@ -193,7 +195,7 @@ async fn a_replica_that_gives_up_is_replaced_and_its_waiting_calls_go_elsewhere(
 
 #[actix_web::test]
 async fn the_replicas_of_a_host_thread_that_ended_are_replaced_elsewhere() {
-    let serve = Serve::start(ServeOptions::default().lent_threads()).await.unwrap();
+    let serve = Serve::start(crate::support::uncounted().lent_threads()).await.unwrap();
     serve.lend_current_thread();
     let (end, ended) = tokio::sync::oneshot::channel::<()>();
     let (lent, is_lent) = mpsc::channel();

@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use greenroom::{Backend, BackendConfig, ReplicaState, RestartPolicy, Serve, ServeError, ServeOptions};
+use greenroom::{Backend, BackendConfig, ReplicaState, RestartPolicy, Serve, ServeError};
 
 use crate::{
     endings::{Hang, Hanger, frail, here},
@@ -64,7 +64,8 @@ async fn a_second_plain_delete_waits_for_the_drain_as_the_first_does() {
 
 #[actix_web::test]
 async fn a_backend_deleted_while_its_creation_is_undone_is_deleted_and_was_not_created() {
-    let serve = Serve::start(ServeOptions::default().serving_threads(1.try_into().unwrap())).await.unwrap();
+    let serve =
+        Serve::start(crate::support::uncounted().serving_threads(1.try_into().unwrap())).await.unwrap();
     let (begun, (let_go, held)) = (Arc::new(AtomicBool::new(false)), mpsc::channel::<()>());
     let held = std::sync::Mutex::new(held);
     let backend = Backend::new(move |_| {

@@ -10,7 +10,7 @@ use std::{
 };
 
 use actix_web::{App, test};
-use greenroom::{Compare, Placement, Serve, ServeError, ServeOptions, testing::Stage};
+use greenroom::{Capacity, Compare, Placement, Serve, ServeError, ServeOptions, testing::Stage};
 use serde_json::Value;
 use tokio::time::{Instant, timeout};
 
@@ -22,6 +22,8 @@ mod blocking_handle;
 mod composition;
 #[path = "../../examples/cpu_bound.rs"]
 mod cpu_bound;
+#[path = "../../examples/resources.rs"]
+mod resources;
 #[path = "../../examples/scaling_out.rs"]
 mod scaling_out;
 #[path = "../../examples/shadow_compare.rs"]
@@ -120,7 +122,8 @@ async fn the_random_models_answer_over_http() -> Result<(), ServeError> {
 
 #[actix_web::test]
 async fn ten_replicas_share_the_requests_and_scaling_to_two_loses_none() -> Result<(), ServeError> {
-    let serve = Serve::start(ServeOptions::default().serving_threads(NonZeroUsize::MIN)).await?;
+    let one_cpu = ServeOptions::default().capacity(Capacity::default().num_cpus(1.0));
+    let serve = Serve::start(one_cpu.serving_threads(NonZeroUsize::MIN)).await?;
     scaling_out::deploy(&serve).await?;
     let of_ten = scaling_out::spread(&serve, 1000).await?;
     assert_eq!((of_ten.len(), of_ten.values().sum::<usize>()), (10, 1000));
@@ -134,8 +137,24 @@ async fn ten_replicas_share_the_requests_and_scaling_to_two_loses_none() -> Resu
 }
 
 #[actix_web::test]
+async fn one_replica_more_than_fits_is_refused_with_the_cures_until_others_are_gone() -> Result<(), ServeError>
+{
+    let serve = Serve::start(resources::there()).await?;
+    resources::deploy(&serve).await?;
+    assert_eq!(serve.handle::<resources::Solve>("solve")?.call(resources::Solve(4)).await?, 14);
+    let refused = resources::one_more(&serve).await.unwrap_err().to_string();
+    let guide =
+        std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/coming-from-ray-serve.md"));
+    let guide = guide.unwrap().replace('\n', " ");
+    assert!(guide.contains(&refused), "the guide shows another text than {refused}");
+    serve.delete_backend("describe", false).await?;
+    resources::one_more(&serve).await?;
+    serve.shutdown().await
+}
+
+#[actix_web::test]
 async fn plain_threads_call_at_once_and_a_runtime_thread_is_refused() -> Result<(), ServeError> {
-    let serve = Serve::start(ServeOptions::default().serving_threads(NonZeroUsize::MIN)).await?;
+    let serve = Serve::start(crate::support::uncounted().serving_threads(NonZeroUsize::MIN)).await?;
     let square = blocking_handle::deploy(&serve).await?;
     let here = square.call(blocking_handle::Square(2));
     assert_eq!(here.unwrap_err().code(), "would_deadlock");
@@ -147,7 +166,7 @@ async fn plain_threads_call_at_once_and_a_runtime_thread_is_refused() -> Result<
 
 /// Whether light requests are answered while the heavy backend computes and nothing ends that but us.
 async fn light_beside_heavy(placement: Option<Placement>) -> Result<bool, ServeError> {
-    let serve = Serve::start(ServeOptions::default().serving_threads(NonZeroUsize::MIN)).await?;
+    let serve = Serve::start(crate::support::uncounted().serving_threads(NonZeroUsize::MIN)).await?;
     let (begun, mut begins) = tokio::sync::mpsc::channel(1);
     let (release, released) = mpsc::channel();
     let released = Mutex::new(released);

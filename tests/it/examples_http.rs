@@ -5,7 +5,7 @@
 use std::{net::SocketAddr, num::NonZeroUsize, path::PathBuf, time::Duration};
 
 use actix_web::{App, dev::ServiceResponse, test};
-use greenroom::{Listen, Serve, ServeError, ServeOptions, testing::Stage};
+use greenroom::{Listen, Serve, ServeError, testing::Stage};
 use serde_json::{Value, json};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -48,7 +48,7 @@ fn parsed((status, body): (u16, String)) -> (u16, Value) {
 
 #[actix_web::test]
 async fn the_quickstart_doubles_over_http_and_tells_what_it_cannot_double() -> Result<(), ServeError> {
-    let serve = Serve::start(ServeOptions::default().lent_threads()).await?;
+    let serve = Serve::start(crate::support::uncounted().lent_threads()).await?;
     let address = serve.listen(Listen::default().threads(NonZeroUsize::MIN)).await?;
     quickstart::deploy(&serve).await?;
     assert_eq!(http(address, "GET", "/double?n=21", "").await, (200, "42".into()));

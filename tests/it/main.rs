@@ -45,6 +45,7 @@ mod placement;
 #[cfg(feature = "onnx")]
 mod process;
 mod reconfigure;
+mod resources;
 mod shutdown;
 #[cfg(feature = "onnx")]
 mod socket;

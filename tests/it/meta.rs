@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use actix::{Actor, Handler, Message, ResponseFuture};
 use greenroom::{
-    Backend, BackendConfig, Batch, Handle, Meta, ReplicaContext, Request, RequestId, ServeError,
-    ServeOptions, ShardKey, testing::Stage,
+    Backend, BackendConfig, Batch, Handle, Meta, ReplicaContext, Request, RequestId, ServeError, ShardKey,
+    testing::Stage,
 };
 
 use tokio::time::Instant;
@@ -17,7 +17,7 @@ use crate::{
 
 #[actix_web::test]
 async fn id_trace_and_shard_key_are_the_same_in_every_composed_call_and_at_every_poll() {
-    for options in [here(), ServeOptions::default().serving_threads(2.try_into().unwrap())] {
+    for options in [here(), crate::support::uncounted().serving_threads(2.try_into().unwrap())] {
         let house = House::new(options).await;
         house.barrier.release(1000);
         async fn one<M: Request<Response = ()>>(house: &House, msg: M, polls: usize) {

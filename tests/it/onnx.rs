@@ -4,7 +4,7 @@ use std::{net::SocketAddr, time::Duration};
 
 use greenroom::{
     Backend, BackendConfig, BackendUpdate, Endpoint, Infer, Inferred, Listen, RestartPolicy, Serve,
-    ServeError, ServeOptions, Tensor, TensorData,
+    ServeError, Tensor, TensorData,
     oip::{Form, InferRequest, InferResponse, OutputSelection, RequestedOutput},
     testing::Stage,
 };
@@ -17,7 +17,7 @@ use crate::{
 
 /// Serves the digits at `/digits` with these options.
 async fn serving(config: BackendConfig) -> (Serve, SocketAddr) {
-    let serve = Serve::start(ServeOptions::default().lent_threads()).await.unwrap();
+    let serve = Serve::start(crate::support::uncounted().lent_threads()).await.unwrap();
     let address = serve.listen(Listen::default()).await.unwrap();
     serve.create_backend("digits", Backend::onnx(digits::model()), config).await.unwrap();
     let endpoint = Endpoint::new("digits").route("/digits").methods(["POST"]);

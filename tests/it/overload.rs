@@ -76,7 +76,7 @@ fn sum(serve: &Serve, name: &str, replicas: u32) -> u64 {
 }
 
 fn own_thread() -> ServeOptions {
-    ServeOptions::default().serving_threads(1.try_into().unwrap())
+    crate::support::uncounted().serving_threads(1.try_into().unwrap())
 }
 
 #[actix_web::test]

@@ -31,7 +31,8 @@ async fn add(serve: &Serve, name: &str) {
 #[actix_web::test]
 async fn twenty_crashes_of_the_controller_lose_nothing_acknowledged_and_no_call() {
     quiet_panics();
-    let serve = Serve::start(ServeOptions::default().serving_threads(2.try_into().unwrap())).await.unwrap();
+    let serve =
+        Serve::start(crate::support::uncounted().serving_threads(2.try_into().unwrap())).await.unwrap();
     add(&serve, "steady").await;
     let stop = Arc::new(AtomicBool::new(false));
     let caller = actix_web::rt::spawn({
@@ -134,7 +135,7 @@ async fn the_router_takes_messages_of_every_kind_and_answers_refusals() {
     quiet_panics();
     for options in [
         ServeOptions::default().current_thread(),
-        ServeOptions::default().serving_threads(2.try_into().unwrap()),
+        crate::support::uncounted().serving_threads(2.try_into().unwrap()),
     ] {
         let (serve, watch) = (Serve::start(options).await.unwrap(), Watch::new());
         serve.create_backend("frail", watch.backend(), BackendConfig::default()).await.unwrap();

@@ -2,7 +2,7 @@
 
 use std::{sync::atomic::Ordering::SeqCst, time::Duration};
 
-use greenroom::{BackendConfig, Endpoint, Handle, Request, Serve, ServeError, ServeOptions, testing::Stage};
+use greenroom::{BackendConfig, Endpoint, Handle, Request, Serve, ServeError, testing::Stage};
 
 use crate::{
     frail::{ActFuture, Atomic, Brittle, Do, Future, Sync, Watch, WithBrittle},
@@ -262,7 +262,8 @@ async fn a_storm_of_panics_loses_no_other_request_on_one_thread() {
 #[actix_web::test]
 async fn a_storm_of_panics_loses_no_other_request_across_threads() {
     quiet_panics();
-    let serve = Serve::start(ServeOptions::default().serving_threads(2.try_into().unwrap())).await.unwrap();
+    let serve =
+        Serve::start(crate::support::uncounted().serving_threads(2.try_into().unwrap())).await.unwrap();
     storm(serve.clone(), Watch::new()).await;
     serve.shutdown().await.unwrap();
 }

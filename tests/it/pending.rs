@@ -176,7 +176,7 @@ async fn a_direct_call_that_leaves_nothing_behind_does_not_turn_the_loop() {
 
 /// A Serve whose one lent thread serves while `serves` runs there and then ends.
 async fn lent(serves: impl FnOnce() + Send + 'static, in_turn: bool) -> (Serve, std::thread::JoinHandle<()>) {
-    let serve = Serve::start(ServeOptions::default().lent_threads()).await.unwrap();
+    let serve = Serve::start(crate::support::uncounted().lent_threads()).await.unwrap();
     let (lent, is_lent) = mpsc::channel();
     let host = std::thread::spawn({
         let serve = serve.clone();

@@ -12,8 +12,7 @@ use std::{
 use actix::{Actor, Handler, Message, ResponseFuture};
 use futures_util::FutureExt;
 use greenroom::{
-    Backend, BackendConfig, Endpoint, Handle, Placement, ReplicaContext, Serve, ServeError, ServeOptions,
-    testing::Stage,
+    Backend, BackendConfig, Endpoint, Handle, Placement, ReplicaContext, Serve, ServeError, testing::Stage,
 };
 use tokio::task::coop::unconstrained;
 
@@ -64,7 +63,7 @@ async fn add(serve: &Serve, name: &str, backend: Backend<Worker>, config: Backen
 }
 
 async fn one_thread() -> Serve {
-    Serve::start(ServeOptions::default().serving_threads(1.try_into().unwrap())).await.unwrap()
+    Serve::start(crate::support::uncounted().serving_threads(1.try_into().unwrap())).await.unwrap()
 }
 
 #[actix_web::test]

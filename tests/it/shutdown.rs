@@ -65,7 +65,7 @@ async fn porter(serve: &Serve, config: BackendConfig) -> (Handle<Wait>, Door) {
 }
 
 fn options() -> ServeOptions {
-    ServeOptions::default().serving_threads(NonZeroUsize::MIN)
+    crate::support::uncounted().serving_threads(NonZeroUsize::MIN)
 }
 
 async fn listen(serve: &Serve) -> SocketAddr {
@@ -80,7 +80,7 @@ fn threads() -> BTreeSet<u64> {
 
 #[actix_web::test]
 async fn with_http_what_runs_is_answered_and_then_nothing_listens() {
-    let serve = Serve::start(ServeOptions::default().lent_threads()).await.unwrap();
+    let serve = Serve::start(crate::support::uncounted().lent_threads()).await.unwrap();
     let address = listen(&serve).await;
     let (_, door) = porter(&serve, BackendConfig::default()).await;
     let mut idle = Client::connect(address).await;
@@ -248,7 +248,7 @@ async fn a_host_s_system_and_its_actors_go_on() {
     let (own, elsewhere) = (Own.start(), actix::Arbiter::new());
     for orderly in [true, false] {
         // Replicas on the host's own thread as well.
-        let serve = Serve::start(ServeOptions::default().lent_threads()).await.unwrap();
+        let serve = Serve::start(crate::support::uncounted().lent_threads()).await.unwrap();
         serve.lend_current_thread();
         let (handle, door) = porter(&serve, BackendConfig::default()).await;
         door.open.add_permits(1);

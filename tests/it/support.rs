@@ -9,11 +9,16 @@ use std::{
     time::Duration,
 };
 
-use greenroom::Serve;
+use greenroom::{Capacity, Serve, ServeOptions};
 use tokio::sync::Semaphore;
 
 /// With this text a panic is meant and printed nowhere.
 pub const MEANT: &str = "meant to panic";
+
+/// Options of a Serve with threads of its own that counts no CPUs: what it tests does not hang on this machine's.
+pub fn uncounted() -> ServeOptions {
+    ServeOptions::default().capacity(Capacity::unlimited())
+}
 
 /// Keeps panics that are meant out of the output; every other is printed as usual.
 pub fn quiet_panics() {

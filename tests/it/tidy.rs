@@ -8,8 +8,9 @@ use std::{
 
 /// The top-level modules of the library, lowest first. A module uses those of lower floors only; those of one
 /// floor may use each other where the floor says so.
-const FLOORS: [(&[&str], Siblings); 12] = [
+const FLOORS: [(&[&str], Siblings); 13] = [
     (&["error", "ids"], Siblings::Together),
+    (&["resources"], Siblings::Apart),
     (&["batching", "gpu", "guard", "http_call", "meta", "route", "tensor", "traffic"], Siblings::Apart),
     (&["call", "config", "endpoint", "oip"], Siblings::Apart),
     (&["metrics", "port"], Siblings::Apart),

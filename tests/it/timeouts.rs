@@ -5,8 +5,7 @@ use std::{sync::mpsc, time::Duration};
 use actix::{Actor, Handler, Message, ResponseFuture};
 use futures_util::FutureExt;
 use greenroom::{
-    Backend, BackendConfig, Batch, Endpoint, Handle, ReplicaContext, Route, Serve, ServeError, ServeOptions,
-    testing::Stage,
+    Backend, BackendConfig, Batch, Endpoint, Handle, ReplicaContext, Route, Serve, ServeError, testing::Stage,
 };
 use tokio::time::Instant;
 
@@ -250,7 +249,8 @@ impl Handler<Block> for Blocker {
 }
 
 async fn blocker() -> (Serve, Handle<Block>) {
-    let serve = Serve::start(ServeOptions::default().serving_threads(1.try_into().unwrap())).await.unwrap();
+    let serve =
+        Serve::start(crate::support::uncounted().serving_threads(1.try_into().unwrap())).await.unwrap();
     let backend = Backend::new(|_| Ok(Blocker)).handles::<Block>();
     serve.create_backend("held", backend, BackendConfig::default()).await.unwrap();
     serve.create_endpoint("held", Endpoint::new("held")).await.unwrap();

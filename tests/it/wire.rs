@@ -10,7 +10,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use greenroom::{Listen, Serve, ServeOptions};
+use greenroom::{Listen, Serve};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
@@ -30,7 +30,7 @@ pub async fn eventually(what: &str, condition: impl Fn() -> bool) {
 
 /// A Serve that listens on a free port with this many workers.
 pub async fn listening(workers: usize) -> (Serve, SocketAddr) {
-    let serve = Serve::start(ServeOptions::default().lent_threads()).await.unwrap();
+    let serve = Serve::start(crate::support::uncounted().lent_threads()).await.unwrap();
     let address = serve.listen(Listen::default().threads(NonZeroUsize::new(workers).unwrap())).await.unwrap();
     (serve, address)
 }

@@ -9,7 +9,7 @@ use crate::{
     actors::{
         build::Code,
         controller::{Controller, Outcome, events::DrainTimedOut, refuse, wait},
-        fleet::BackendEntry,
+        fleet::{BackendEntry, Fleet},
         reconcile::ReplicaState,
     },
     config::{BackendConfig, BackendUpdate},
@@ -41,24 +41,24 @@ impl Handler<CreateBackend> for Controller {
         }
         let (tx, rx) = oneshot::channel();
         let metrics = self.office.metrics.registry.backend(&name);
-        let generation = self.office.fleet().generation;
-        match self.office.fleet().backends.entry(name.clone()) {
+        let mut fleet = self.office.fleet();
+        let Fleet { backends, pool, generation, .. } = &mut *fleet;
+        match backends.entry(name.clone()) {
             Entry::Occupied(_) => {
                 return refuse(ServeError::AlreadyExists { what: "backend", name: name.as_str().into() });
             }
             Entry::Vacant(place) => {
-                let routes = Arc::new(code.routes(name.clone(), &metrics.outside));
-                self.office.models.add(&routes);
-                place.insert(BackendEntry {
-                    routes,
+                let mut entry = BackendEntry {
+                    routes: Arc::new(code.routes(name.clone(), &metrics.outside)),
                     code,
                     config,
                     before: None,
                     changed: tokio::time::Instant::now(),
                     look_again: None,
                     replicas: Vec::new(),
+                    claims: Vec::new(),
                     metrics,
-                    generation,
+                    generation: *generation,
                     changes: 0,
                     created: false,
                     deleting: false,
@@ -67,9 +67,16 @@ impl Handler<CreateBackend> for Controller {
                     failed_replacements: 0,
                     waiters: vec![tx],
                     deleters: Vec::new(),
-                });
+                };
+                if let Err(why) = entry.claim(&name, entry.config.num_replicas, pool) {
+                    self.office.metrics.registry.forget_backend(&name);
+                    return refuse(why);
+                }
+                self.office.models.add(&entry.routes);
+                place.insert(entry);
             }
         }
+        drop(fleet);
         self.reconcile(&name, ctx);
         wait(rx)
     }
@@ -110,7 +117,12 @@ impl Handler<UpdateBackend> for Controller {
             Ok(config) => config,
             Err(why) => return refuse(why),
         };
-        if let Some(entry) = self.office.fleet().backends.get_mut(&name) {
+        let mut fleet = self.office.fleet();
+        let Fleet { backends, pool, .. } = &mut *fleet;
+        if let Some(entry) = backends.get_mut(&name) {
+            if let Err(why) = entry.claim(&name, config.num_replicas, pool) {
+                return refuse(why);
+            }
             if let Some(why) = entry.failure.take() {
                 // The change before this one has failed; all that was left of it was to go back.
                 entry.answer(&Err(why));
@@ -122,6 +134,7 @@ impl Handler<UpdateBackend> for Controller {
             entry.changed = tokio::time::Instant::now();
             entry.waiters.push(tx);
         }
+        drop(fleet);
         self.reconcile(&name, ctx);
         wait(rx)
     }
@@ -134,6 +147,7 @@ fn in_place(old: &BackendConfig, new: &BackendConfig) -> Outcome {
         ("num_threads", old.num_threads == new.num_threads),
         ("max_batch_size", old.max_batch_size.is_some() == new.max_batch_size.is_some()),
         ("idempotent", old.idempotent == new.idempotent),
+        ("resources", old.resources == new.resources),
         ("restart", old.restart == new.restart),
     ];
     match fixed.iter().find(|(_, same)| !same) {

@@ -3,7 +3,7 @@
 use std::{collections::VecDeque, time::Duration};
 
 use super::{SharePolicy, signed};
-use crate::gpu::fraction::{Fraction, WHOLE};
+use crate::resources::{Fraction, WHOLE};
 
 #[derive(Debug)]
 pub(super) struct Client {

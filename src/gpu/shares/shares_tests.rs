@@ -8,7 +8,7 @@ use super::{
     Next, Order, Part, ShareOptions, SharePolicy, Shares,
     simulator_tests::{Caller, Machine, Run, Sends, run},
 };
-use crate::gpu::fraction::Fraction;
+use crate::resources::Fraction;
 
 const MS: Duration = Duration::from_millis(1);
 const BURST: Duration = Duration::from_millis(100);

@@ -3,7 +3,7 @@
 use std::{cmp::Reverse, collections::BinaryHeap, time::Duration};
 
 use super::{Next, Part, ShareOptions, SharePolicy, Shares};
-use crate::gpu::fraction::Fraction;
+use crate::resources::Fraction;
 
 /// How a simulated caller sends its jobs.
 #[derive(Clone, Copy, Debug)]

@@ -40,6 +40,7 @@ async fn an_update_that_is_refused_changes_nothing() {
         ("idempotent", BackendUpdate::default().idempotent(true)),
         ("max_batch_size", BackendUpdate::default().max_batch_size(2)),
         ("num_threads", BackendUpdate::default().num_threads(2)),
+        ("resources", BackendUpdate::from_json(json!({"resources": {"num_cpus": 2}})).unwrap()),
     ] {
         let error = serve.update_backend_config("add", update.num_replicas(2)).await.unwrap_err();
         assert_eq!(error.code(), "invalid");

@@ -11,7 +11,6 @@ use std::{
 use actix::{Actor, Handler, Message};
 use greenroom::{
     Backend, BackendConfig, BackendUpdate, Endpoint, ReplicaContext, RestartPolicy, Serve, ServeError,
-    ServeOptions,
 };
 
 use super::{Adder, Next, adder, here};
@@ -78,7 +77,7 @@ async fn a_backend_that_is_never_ready_is_given_up_after_its_startup_timeout() {
 
 #[actix_web::test]
 async fn without_a_thread_to_live_on_a_backend_is_given_up_too() {
-    let serve = Serve::start(ServeOptions::default().lent_threads()).await.unwrap();
+    let serve = Serve::start(crate::support::uncounted().lent_threads()).await.unwrap();
     let config = BackendConfig::default().num_replicas(10).startup_timeout(Duration::from_millis(50));
     let error = serve.create_backend("add", adder().0, config).await.unwrap_err();
     assert!(error.to_string().contains("no serving thread"), "{error}");
@@ -138,7 +137,8 @@ impl Handler<Next> for Heavy {
 
 #[actix_web::test]
 async fn a_shared_part_is_made_once_for_all_replicas_rebuilds_and_later_ones() {
-    let serve = Serve::start(ServeOptions::default().serving_threads(4.try_into().unwrap())).await.unwrap();
+    let serve =
+        Serve::start(crate::support::uncounted().serving_threads(4.try_into().unwrap())).await.unwrap();
     let (prepared, made) = (Arc::<AtomicUsize>::default(), Arc::<AtomicUsize>::default());
     let (p, m) = (Arc::clone(&prepared), Arc::clone(&made));
     let prepare = move || match p.fetch_add(1, Ordering::SeqCst) {

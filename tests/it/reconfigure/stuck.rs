@@ -5,9 +5,10 @@ use std::{
     sync::{Mutex, mpsc},
 };
 
-use greenroom::{Endpoint, Placement, Serve, ServeOptions};
+use greenroom::{Endpoint, Placement, Serve};
 
 use super::{forms::Read, *};
+use crate::support::uncounted;
 
 #[actix_web::test]
 async fn an_update_that_goes_back_is_told_when_every_replica_has_the_old_one() -> Result<(), ServeError> {
@@ -77,7 +78,7 @@ async fn a_replica_whose_thread_hangs_over_one_is_replaced_by_one_with_the_old_o
     let (release, let_go) = mpsc::channel();
     let let_go = Arc::new(Mutex::new(let_go));
     let stubborn = Backend::new(move |_| Ok(Stubborn { text: String::new(), let_go: Arc::clone(&let_go) }));
-    let serve = Serve::start(ServeOptions::default().serving_threads(NonZeroUsize::MIN)).await?;
+    let serve = Serve::start(uncounted().serving_threads(NonZeroUsize::MIN)).await?;
     let config = BackendConfig::default()
         .placement(Placement::Dedicated)
         .graceful_shutdown_timeout(Duration::from_millis(50))

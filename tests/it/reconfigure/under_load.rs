@@ -2,10 +2,13 @@
 
 use std::{cell::Cell, num::NonZeroUsize, rc::Rc};
 
-use greenroom::{Endpoint, Serve, ServeOptions};
+use greenroom::{Endpoint, Serve};
 
 use super::*;
-use crate::wire::{Client, listening};
+use crate::{
+    support::uncounted,
+    wire::{Client, listening},
+};
 
 #[actix_web::test]
 async fn at_most_a_fifth_of_the_replicas_takes_it_at_once() -> Result<(), ServeError> {
@@ -43,8 +46,7 @@ async fn at_most_a_fifth_of_the_replicas_takes_it_at_once() -> Result<(), ServeE
 async fn no_call_through_handles_fails_while_it_changes_over_and_over() -> Result<(), ServeError> {
     for replicas in [1, 4] {
         let studio = Studio::new();
-        let serve =
-            Serve::start(ServeOptions::default().serving_threads(NonZeroUsize::new(2).unwrap())).await?;
+        let serve = Serve::start(uncounted().serving_threads(NonZeroUsize::new(2).unwrap())).await?;
         serve.create_backend("painter", studio.backend(), red().num_replicas(replicas)).await?;
         serve.create_endpoint("painter", Endpoint::new("painter")).await?;
         studio.calls.release(1_000_000);

@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use greenroom::{BackendConfig, Endpoint, Serve, ServeOptions};
+use greenroom::{BackendConfig, Endpoint, Serve};
 
 use super::{Who, backends, named};
 use crate::wire::{Client, listening};
@@ -53,7 +53,7 @@ async fn a_thousand_changes_under_load_fail_nothing_and_hold_at_once() {
 fn a_backend_that_is_replaced_and_deleted_under_load_loses_no_call() {
     let system = actix_web::rt::System::new();
     system.block_on(async {
-        let serve = Serve::start(ServeOptions::default()).await.unwrap();
+        let serve = Serve::start(crate::support::uncounted()).await.unwrap();
         backends(&serve, &["v0"]).await;
         serve.create_endpoint("e", Endpoint::new("v0")).await.unwrap();
         let end = Arc::new(AtomicBool::new(false));

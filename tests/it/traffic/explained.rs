@@ -1,6 +1,6 @@
 //! An answer tells which rule, backend and replica served it, when it is asked to.
 
-use greenroom::{Backend, BackendConfig, Endpoint, Listen, RoutingRule, Serve, ServeOptions};
+use greenroom::{Backend, BackendConfig, Endpoint, Listen, RoutingRule, Serve};
 
 use super::{Who, backends, here};
 use crate::{
@@ -82,7 +82,7 @@ async fn over_http_it_is_told_in_headers_to_those_who_ask() {
 
 #[actix_web::test]
 async fn a_server_can_keep_it_to_itself() {
-    let serve = Serve::start(ServeOptions::default().lent_threads()).await.unwrap();
+    let serve = Serve::start(crate::support::uncounted().lent_threads()).await.unwrap();
     let address = serve.listen(Listen::default().without_explanations()).await.unwrap();
     backends(&serve, &["a"]).await;
     serve.create_endpoint("e", Endpoint::new("a").route("/who")).await.unwrap();

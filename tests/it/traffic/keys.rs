@@ -2,9 +2,7 @@
 
 use std::{collections::BTreeMap, num::NonZeroUsize};
 
-use greenroom::{
-    Affinity, BackendConfig, BackendUpdate, Endpoint, Listen, Serve, ServeOptions, ShardKeys, TrafficPolicy,
-};
+use greenroom::{Affinity, BackendConfig, BackendUpdate, Endpoint, Listen, Serve, ShardKeys, TrafficPolicy};
 
 use super::{Who, backends, here, named};
 use crate::wire::ask;
@@ -34,7 +32,7 @@ async fn a_key_goes_where_the_policy_says_by_itself() {
 
 #[actix_web::test]
 async fn over_http_the_key_is_a_header_an_alias_or_a_cookie() {
-    let serve = Serve::start(ServeOptions::default().lent_threads()).await.unwrap();
+    let serve = Serve::start(crate::support::uncounted().lent_threads()).await.unwrap();
     let keys = ShardKeys::default().header("X-Session").unwrap().cookie("sid").unwrap();
     let listen = Listen::default().threads(NonZeroUsize::MIN).shard_keys(keys);
     let address = serve.listen(listen).await.unwrap();

@@ -3,7 +3,7 @@
 use std::{fmt, num::NonZeroU32};
 
 /// Parts of a whole: 1 is this many ten-thousandths.
-pub const WHOLE: u32 = 10_000;
+pub(crate) const WHOLE: u32 = 10_000;
 
 /// Most whole devices that one fraction may ask for.
 pub const WHOLE_DEVICES_MAX: u32 = 64;
@@ -13,7 +13,7 @@ const ONE_PARTS: NonZeroU32 = NonZeroU32::new(WHOLE).unwrap();
 /// A share of a device in ten-thousandths, or a whole number of devices; never 0.
 ///
 /// ```
-/// use greenroom::gpu::{Fraction, FractionError};
+/// use greenroom::{Fraction, FractionError};
 /// let half = Fraction::parse(0.5)?.expect("not 0");
 /// assert_eq!(half.ten_thousandths(), 5_000);
 /// assert_eq!(Fraction::parse(0.0)?, None, "0 asks for no device");

@@ -1,0 +1,197 @@
+//! `Pool`: what is claimed of a capacity. Never more than there is; what is given back is what was taken.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use super::{
+    amount::Amount,
+    asked::Resources,
+    capacity::{Capacity, FreeCapacity},
+    fraction::{Fraction, WHOLE},
+    shortage::{Lack, Shortage, Unit},
+};
+
+/// What there is and what of it is free.
+#[derive(Debug)]
+pub(crate) struct Pool {
+    total: Capacity,
+    free: Free,
+}
+
+/// What is free; none is not counted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Free {
+    /// In ten-thousandths.
+    cpus: Option<u64>,
+    memory_bytes: Option<u64>,
+    custom: Option<BTreeMap<String, u64>>,
+    /// Of each GPU, in ten-thousandths: a share is one of a single device.
+    gpus: Option<Vec<u32>>,
+}
+
+/// What one replica has; held as long as the replica may be there, and given back to the pool that it is of.
+#[derive(Debug)]
+#[must_use]
+pub(crate) struct Claim {
+    resources: Arc<Resources>,
+    /// Indices of the GPUs that it has all or a share of.
+    gpus: Vec<usize>,
+}
+
+impl Pool {
+    pub(crate) fn new(total: Capacity) -> Self {
+        let parts = |map: &BTreeMap<String, Amount>| {
+            map.iter().map(|(name, amount)| (name.clone(), amount.ten_thousandths())).collect()
+        };
+        let free = Free {
+            cpus: total.num_cpus.map(Amount::ten_thousandths),
+            memory_bytes: total.memory_bytes,
+            custom: total.custom.as_ref().map(parts),
+            gpus: total.num_gpus.map(|gpus| (0..gpus).map(|_| WHOLE).collect()),
+        };
+        Self { total, free }
+    }
+
+    /// All that there is.
+    pub(crate) fn total(&self) -> &Capacity {
+        &self.total
+    }
+
+    /// What of it is free.
+    pub(crate) fn free(&self) -> FreeCapacity {
+        let amounts = |map: &BTreeMap<String, u64>| {
+            map.iter().map(|(name, parts)| (name.clone(), Amount::of_parts(*parts))).collect()
+        };
+        let gpus = self.free.gpus.as_ref().map(|gpus| gpus.iter().map(|free| u64::from(*free)).sum());
+        FreeCapacity {
+            num_cpus: self.free.cpus.map(Amount::of_parts),
+            num_gpus: gpus.map(Amount::of_parts),
+            memory_bytes: self.free.memory_bytes,
+            custom: self.free.custom.as_ref().map(amounts),
+        }
+    }
+
+    /// Claims for `n` replicas that ask for `asked` each; all of them or none.
+    ///
+    /// # Errors
+    /// How many would fit, what is short and what there would have to be.
+    pub(crate) fn admit(&mut self, asked: &Arc<Resources>, n: u32) -> Result<Vec<Claim>, Shortage> {
+        let mut free = self.free.clone();
+        let claims: Vec<_> = (0..n).map_while(|_| free.take(asked)).collect();
+        if claims.len() == n as usize {
+            self.free = free;
+            return Ok(claims);
+        }
+        // Claims that were made in a copy of what is free hold nothing.
+        Err(Shortage { fit: claims.len() as u32, lacks: self.lacks(asked, n) })
+    }
+
+    /// Takes back what a replica had.
+    pub(crate) fn release(&mut self, claim: Claim) {
+        let Claim { resources, gpus } = claim;
+        let Free { cpus, memory_bytes, custom, gpus: devices } = &mut self.free;
+        if let Some(cpus) = cpus {
+            *cpus += resources.num_cpus.ten_thousandths();
+        }
+        if let Some(bytes) = memory_bytes {
+            *bytes += resources.memory_bytes;
+        }
+        for (name, amount) in &resources.custom {
+            if let Some(free) = custom.as_mut().and_then(|custom| custom.get_mut(name)) {
+                *free += amount.ten_thousandths();
+            }
+        }
+        let part = resources.num_gpus.map_or(0, |share| share.ten_thousandths().min(WHOLE));
+        for gpu in gpus {
+            if let Some(free) = devices.as_mut().and_then(|devices| devices.get_mut(gpu)) {
+                *free += part;
+            }
+        }
+    }
+
+    /// Everything of which there is too little for `n` replicas.
+    fn lacks(&self, asked: &Resources, n: u32) -> Vec<Lack> {
+        let (total, free) = (&self.total, &self.free);
+        let counted = |key: &str, unit, each, free: Option<u64>, total: Option<u64>| {
+            Lack::of(key, unit, (each, free?, total?), n)
+        };
+        let parts = |amount: Amount| amount.ten_thousandths();
+        let (cpus, all_cpus) = (parts(asked.num_cpus), total.num_cpus.map(parts));
+        let mut lacks = Vec::new();
+        lacks.extend(counted("num_cpus", Unit::Parts, cpus, free.cpus, all_cpus));
+        if let (Some(share), Some(gpus)) = (asked.num_gpus, &free.gpus) {
+            lacks.extend(lack_of_gpus(share, gpus, n));
+        }
+        let memory = asked.memory_bytes;
+        lacks.extend(counted("memory_bytes", Unit::Bytes, memory, free.memory_bytes, total.memory_bytes));
+        for (name, amount) in &asked.custom {
+            let left = free.custom.as_ref().map(|custom| custom.get(name).copied().unwrap_or(0));
+            let all = total.custom.as_ref().map(|custom| custom.get(name).copied().map_or(0, parts));
+            lacks.extend(counted(&format!("custom.{name}"), Unit::Parts, parts(*amount), left, all));
+        }
+        lacks
+    }
+}
+
+impl Free {
+    /// Takes what one replica asks for, all of it or nothing.
+    fn take(&mut self, asked: &Arc<Resources>) -> Option<Claim> {
+        let cpus = less(self.cpus, asked.num_cpus.ten_thousandths())?;
+        let memory_bytes = less(self.memory_bytes, asked.memory_bytes)?;
+        let custom = self.custom.as_ref();
+        let lacks = |(name, amount): (&String, &Amount)| {
+            custom.is_some_and(|free| free.get(name).copied().unwrap_or(0) < amount.ten_thousandths())
+        };
+        if asked.custom.iter().any(lacks) {
+            return None;
+        }
+        let gpus = match (asked.num_gpus, &mut self.gpus) {
+            (Some(share), Some(gpus)) => place(share, gpus)?,
+            _ => Vec::new(),
+        };
+        (self.cpus, self.memory_bytes) = (cpus, memory_bytes);
+        for (name, amount) in &asked.custom {
+            if let Some(free) = self.custom.as_mut().and_then(|custom| custom.get_mut(name)) {
+                *free -= amount.ten_thousandths();
+            }
+        }
+        Some(Claim { resources: Arc::clone(asked), gpus })
+    }
+}
+
+/// `free` without `asked`, where it is counted; none when there is less.
+fn less(free: Option<u64>, asked: u64) -> Option<Option<u64>> {
+    match free {
+        Some(free) => free.checked_sub(asked).map(Some),
+        None => Some(None),
+    }
+}
+
+/// Takes a share from the fullest device that has room for it, or whole devices that nobody has any of.
+fn place(share: Fraction, gpus: &mut [u32]) -> Option<Vec<usize>> {
+    let each = share.ten_thousandths().min(WHOLE);
+    let count = share.whole_devices().unwrap_or(1) as usize;
+    let mut room: Vec<_> = (0..gpus.len()).filter(|gpu| gpus[*gpu] >= each).collect();
+    room.sort_by_key(|gpu| gpus[*gpu]);
+    room.truncate(count);
+    if room.len() < count {
+        return None;
+    }
+    room.iter().for_each(|gpu| gpus[*gpu] -= each);
+    Some(room)
+}
+
+/// Whether there are too few GPUs for `n` replicas, and how many more are needed.
+fn lack_of_gpus(share: Fraction, gpus: &[u32], n: u32) -> Option<Lack> {
+    let mut left = gpus.to_vec();
+    let placed = (0..n).map_while(|_| place(share, &mut left)).count() as u32;
+    if placed == n {
+        return None;
+    }
+    let unused = left.iter().filter(|free| **free == WHOLE).count() as u32;
+    let more = match share.whole_devices() {
+        Some(whole) => (n - placed).saturating_mul(whole) - unused,
+        None => (n - placed).div_ceil(WHOLE / share.ten_thousandths()),
+    };
+    let (free, total) = (gpus.iter().sum(), u32::try_from(gpus.len()).unwrap_or(u32::MAX));
+    Some(Lack::of_gpus(share.ten_thousandths(), free, total, more))
+}
