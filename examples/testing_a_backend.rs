@@ -66,11 +66,11 @@ fn exchange() -> Backend<Exchange> {
     .json::<Convert>()
 }
 
-/// A service of rates that knows `SEK` at once, does not know `XXX`, and needs a minute for the others.
+/// A service of rates that knows `SEK` at once, does not know `QQQ`, and needs a minute for the others.
 async fn rates(Rate(currency): Rate) -> Result<f64, ServeError> {
     match currency.as_str() {
         "SEK" => Ok(11.0),
-        "XXX" => Err(ServeError::backend(404, "no_such_currency", currency)),
+        "QQQ" => Err(ServeError::backend(404, "no_such_currency", currency)),
         _ => {
             tokio::time::sleep(Duration::from_secs(60)).await;
             Ok(2.0)
@@ -111,7 +111,7 @@ mod tests {
         let stage = Stage::new().await?;
         stage.fake("rates", rates).await?;
         let exchange = stage.replica("exchange", exchange()).await?;
-        let error = exchange.call(ten("XXX")).await.unwrap_err();
+        let error = exchange.call(ten("QQQ")).await.unwrap_err();
         assert_eq!(error.code(), "no_such_currency");
         stage.end().await
     }
