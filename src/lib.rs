@@ -106,6 +106,7 @@ mod resources;
 mod route;
 mod routing;
 mod serve;
+mod store;
 mod tensor;
 pub mod testing;
 mod traffic;
@@ -125,7 +126,7 @@ pub use config::{
     ResourcesUpdate, RestartPolicy, RestartUpdate, ServeConfig, Source, UserConfig, limits,
 };
 pub use endpoint::Endpoint;
-pub use error::{BoxError, Fault, Problem, ServeError};
+pub use error::{BoxError, Fault, Problem, ServeError, StateError};
 pub use handle::{Calling, Handle};
 pub use http::{CALL_METHOD_HEADER, EXPLAIN_HEADER, Ingress, Listen, REQUEST_ID_HEADER};
 pub use http_call::{ENDPOINT_METHODS, HttpAnswer, HttpCall, SHARD_KEY_HEADER, ShardKeys};
@@ -144,6 +145,7 @@ pub use serve::{
     BackendStatus, CapacityStatus, EndSignals, EndpointStatus, ReplicaStatus, SeenShare, Serve, ServeOptions,
     ShadowStatus, Status,
 };
+pub use store::{Applied, HISTORY_MAX};
 pub use tensor::{Datatype, TENSOR_ELEMENTS_MAX, TENSOR_RANK_MAX, Tensor, TensorData};
 pub use traffic::{Affinity, COMPARE_SAMPLE_MAX, Compare, ShadowRule, TrafficPolicy, WEIGHT_SUM_TOLERANCE};
 
