@@ -2,7 +2,9 @@
 
 mod end;
 mod options;
+mod restore;
 mod signals;
+mod sources;
 mod status;
 mod system;
 
@@ -29,7 +31,7 @@ use crate::{
     },
     backend::Backend,
     call::Request,
-    config::{BackendConfig, BackendUpdate},
+    config::{BackendConfig, BackendUpdate, Source},
     endpoint::Endpoint,
     error::ServeError,
     handle::Handle,
@@ -37,6 +39,7 @@ use crate::{
     metrics::Metrics,
     serve::{
         options::{Readiness, Seats},
+        sources::Sources,
         system::SystemThread,
     },
     traffic::{ShadowRule, TrafficPolicy},
@@ -63,6 +66,10 @@ pub(crate) struct Inner {
     system: Mutex<Option<SystemThread>>,
     pub(crate) servers: Mutex<Vec<actix_web::dev::ServerHandle>>,
     options: ServeOptions,
+    /// The code that configurations name.
+    sources: Sources,
+    /// Whether what was wanted before was restored.
+    restored: bool,
     /// How the shutdown went.
     ended: OnceCell<Result<(), ServeError>>,
 }
@@ -79,15 +86,17 @@ impl Serve {
     ///
     /// # Errors
     /// [`ServeError::Internal`] when a thread cannot be started, [`ServeError::InvalidConfig`] for a capacity that
-    /// cannot be.
+    /// cannot be, [`ServeError::State`] for a state directory that cannot be used.
     ///
     /// # Panics
     /// With [`ServeOptions::current_thread`], outside of a runtime that runs local tasks.
     pub async fn start(options: ServeOptions) -> Result<Self, ServeError> {
         let capacity = options.all();
         capacity.check()?;
+        let (memory, restored) = restore::remembered(&options)?;
         let office = Arc::new(Office {
             fleet: Mutex::new(Fleet::new(capacity)),
+            memory: Mutex::new(memory),
             directory: Arc::default(),
             routes: Arc::default(),
             models: Arc::default(),
@@ -99,6 +108,11 @@ impl Serve {
             one_thread: options.seats == Seats::Current,
         });
         office.directory.set_preparing(options.readiness == Readiness::Announced);
+        let sources = Sources::default();
+        if restored {
+            let desired = office.memory().saved().desired.clone();
+            controller::restore(&office, &desired, |source| sources.code(source))?;
+        }
         let ((controller, controller_stop), system) = match options.seats {
             Seats::Current => {
                 office.directory.set_timers(tokio::runtime::Handle::current());
@@ -118,16 +132,19 @@ impl Serve {
             system: Mutex::new(system),
             servers: Mutex::default(),
             options,
+            sources,
+            restored,
             ended: OnceCell::new(),
         })))
     }
 
-    /// Makes a backend and waits until all its replicas take calls.
+    /// Makes a backend and waits until all its replicas take calls. For one that was restored from the state directory
+    /// this gives the code; see [`ServeOptions::state`].
     ///
     /// # Errors
     /// A name or option that is not allowed, a name that is taken, [`ServeError::NoResources`] when the replicas
     /// do not all fit, or [`ServeError::StartFailed`] with the factory's reason; then nothing of the backend is
-    /// left.
+    /// left. A restored one is not taken away when its replicas do not start: they are tried again.
     pub async fn create_backend<A>(
         &self,
         name: impl AsRef<str>,
@@ -138,7 +155,8 @@ impl Serve {
         A: actix::Actor<Context = ReplicaContext<A>>,
     {
         let name = BackendName::new(name)?;
-        self.ask(CreateBackend { name, code: Arc::new(backend), config }).await
+        let source = Source::Registered { name: name.clone() };
+        self.ask(CreateBackend { name, source, code: Arc::new(backend), config }).await
     }
 
     /// Changes the options that `update` gives, and waits until the replicas are as many as it says and have the
@@ -165,13 +183,20 @@ impl Serve {
     pub fn get_backend_config(&self, name: impl AsRef<str>) -> Result<BackendConfig, ServeError> {
         let name = BackendName::new(name)?;
         let fleet = self.0.office.fleet();
-        fleet.backends.get(&name).map(|entry| entry.config.clone()).ok_or(ServeError::UnknownBackend(name))
+        let there = fleet.backends.get(&name).map(|entry| &entry.config);
+        let config = there.or_else(|| fleet.awaiting.get(&name).map(|awaiting| &awaiting.decl.config));
+        config.cloned().ok_or(ServeError::UnknownBackend(name))
     }
 
     /// Every backend with its options.
     pub fn list_backends(&self) -> Vec<(BackendName, BackendConfig)> {
         let fleet = self.0.office.fleet();
-        fleet.backends.iter().map(|(name, entry)| (name.clone(), entry.config.clone())).collect()
+        let there = fleet.backends.iter().map(|(name, entry)| (name.clone(), entry.config.clone()));
+        let awaiting =
+            fleet.awaiting.iter().map(|(name, awaiting)| (name.clone(), awaiting.decl.config.clone()));
+        let mut all: Vec<_> = there.chain(awaiting).collect();
+        all.sort_by(|(a, _), (b, _)| a.cmp(b));
+        all
     }
 
     /// Drains a backend and forgets it, and answers when it is gone; `force` does not wait for what still runs,

@@ -1,10 +1,13 @@
 //! The Controller: one actor that owns what should exist, and makes it so. Never on a request's path.
 
+mod awaiting;
 mod backends;
 mod changes;
 mod ending;
 mod endpoints;
 mod events;
+mod memory;
+mod resolved;
 
 use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError, atomic::Ordering},
@@ -33,11 +36,13 @@ use crate::{
     traffic::window::SAMPLE_PERIOD,
 };
 
+pub(crate) use awaiting::restore;
 pub(crate) use backends::{CreateBackend, DeleteBackend, UpdateBackend};
 use changes::ChangeTimedOut;
 pub(crate) use ending::{Crash, DrainAll};
 pub(crate) use endpoints::{CreateEndpoint, DeleteEndpoint, SetShadow, SetTraffic};
 use events::{DrainTimedOut, Happened, StartTimedOut};
+pub(crate) use memory::Memory;
 
 /// First pause before a replica that gave up is replaced; doubled for each further one in a row.
 const REPLACE_PAUSE: Duration = Duration::from_millis(500);
@@ -51,6 +56,8 @@ const STOP_GRACE: Duration = Duration::from_millis(500);
 /// What the Controller works with; outlives its state.
 pub(crate) struct Office {
     pub(crate) fleet: Mutex<Fleet>,
+    /// What it was told. Whoever holds it does not ask for the fleet.
+    pub(crate) memory: Mutex<Memory>,
     pub(crate) directory: Arc<Directory>,
     pub(crate) routes: Arc<Routes>,
     pub(crate) models: Arc<Models>,
@@ -195,6 +202,9 @@ impl Controller {
         entry.last_error = Some(why.clone());
         let now = tokio::time::Instant::now();
         let late = now.duration_since(entry.changed) >= entry.config.startup_timeout;
+        if late {
+            self.office.take_back(name, entry);
+        }
         if late && entry.undo(ServeError::StartFailed { backend: name.clone(), why }) {
             self.again(name, Duration::ZERO, ctx);
         } else if entry.look_again.is_none_or(|at| at <= now) {
@@ -219,7 +229,10 @@ impl Controller {
         let failed = ServeError::StartFailed { backend: name.clone(), why };
         if started {
             entry.metrics.replaced(slot);
-        } else if entry.undo(failed) {
+        } else {
+            self.office.take_back(name, entry);
+        }
+        if !started && entry.undo(failed) {
             return self.again(name, Duration::ZERO, ctx);
         }
         let pause =
@@ -262,6 +275,7 @@ impl Actor for Controller {
 
     /// Also after a restart: takes up what was under way.
     fn started(&mut self, ctx: &mut Self::Context) {
+        self.open_own(ctx);
         ctx.run_interval(SAMPLE_PERIOD, |controller, _| {
             let now = tokio::time::Instant::now();
             controller.office.fleet().endpoints.values_mut().for_each(|endpoint| endpoint.sample(now));

@@ -17,7 +17,7 @@ use crate::{
         reconcile::{Configuration, Observed, Progress, ReplicaState},
         threads::ServingThread,
     },
-    config::{BackendConfig, UserConfig},
+    config::{BackendConfig, BackendDecl, Source, UserConfig},
     endpoint::Checked,
     error::ServeError,
     ids::{BackendName, EndpointName, ReplicaId},
@@ -31,6 +31,8 @@ use crate::{
 pub(crate) struct Fleet {
     pub(crate) backends: BTreeMap<BackendName, BackendEntry>,
     pub(crate) endpoints: BTreeMap<EndpointName, EndpointEntry>,
+    /// Restored backends whose code is not there yet.
+    pub(crate) awaiting: BTreeMap<BackendName, Awaiting>,
     /// Highest generation of backends that are gone; new ones go on from there, so that late news of old replicas
     /// are not taken for news of new ones.
     pub(crate) generation: u64,
@@ -41,13 +43,27 @@ pub(crate) struct Fleet {
 impl Fleet {
     pub(crate) fn new(capacity: Capacity) -> Self {
         let pool = Pool::new(capacity);
-        Self { backends: BTreeMap::new(), endpoints: BTreeMap::new(), generation: 0, pool }
+        let (backends, endpoints, awaiting) = Default::default();
+        Self { backends, endpoints, awaiting, generation: 0, pool }
     }
+}
+
+/// A backend that was restored and whose code is not there yet.
+pub(crate) struct Awaiting {
+    pub(crate) decl: BackendDecl,
+    pub(crate) routes: Arc<BackendRoutes>,
+    pub(crate) since: Instant,
+    /// Code that needs no program to give it; taken when the Controller starts.
+    pub(crate) code: Option<Arc<dyn Code>>,
+    /// Why the code that was given could not be used.
+    pub(crate) reason: Option<Box<str>>,
 }
 
 /// One endpoint as it is.
 pub(crate) struct EndpointEntry {
     pub(crate) declared: Checked,
+    /// Restored, and not yet made again by the program.
+    pub(crate) unclaimed: bool,
     pub(crate) slot: Arc<EndpointSlot>,
     /// Every backend that its requests went to in the last minute, or may go to now.
     pub(crate) seen: Vec<Seen>,
@@ -83,6 +99,7 @@ pub(crate) type Waiter = oneshot::Sender<Result<(), ServeError>>;
 
 /// One backend as it is.
 pub(crate) struct BackendEntry {
+    pub(crate) source: Source,
     pub(crate) code: Arc<dyn Code>,
     pub(crate) config: BackendConfig,
     /// The options before the changes that are under way; a change that fails goes back to them.
@@ -233,6 +250,10 @@ impl BackendEntry {
                 self.answer(&Err(why));
             }
         } else {
+            if self.failure.is_none() {
+                // Who gave the code of a restored backend; it is tried again all the same.
+                self.answer(&Err(why));
+            }
             return false;
         }
         true

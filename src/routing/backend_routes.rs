@@ -52,6 +52,8 @@ pub(crate) struct BackendRoutes {
     pub(crate) model: Option<Arc<OnceLock<ModelMetadata>>>,
     ports: Vec<Box<dyn AnyBackendPort>>,
     copiers: Copiers,
+    /// Its code is not there yet, and so it is not known what it takes.
+    awaited: bool,
 }
 
 impl BackendRoutes {
@@ -62,17 +64,34 @@ impl BackendRoutes {
         ports: Vec<Box<dyn AnyBackendPort>>,
         copiers: Copiers,
     ) -> Self {
-        Self { name, wanted_headers, model, ports, copiers }
+        Self { name, wanted_headers, model, ports, copiers, awaited: false }
+    }
+
+    /// Those of a backend whose code is not there yet: every call is refused, and may be sent again.
+    pub(crate) fn awaited(name: BackendName) -> Self {
+        let routes = Self::new(name, WantedHeaders::None, None, Vec::new(), Copiers::default());
+        Self { awaited: true, ..routes }
+    }
+
+    /// Whether its code is not there yet.
+    pub(crate) fn is_awaited(&self) -> bool {
+        self.awaited
     }
 
     /// The port over all replicas for messages `M`.
     pub(crate) fn port_of<M: Request>(&self) -> Result<&Arc<dyn Port<M>>, ServeError> {
         let port = self.port(TypeId::of::<M>()).and_then(|port| port.downcast_ref());
-        port.ok_or_else(|| ServeError::NotTaken {
-            backend: self.name.clone(),
-            message: std::any::type_name::<M>().into(),
-            takes: self.takes(),
-        })
+        port.ok_or_else(|| self.refused(std::any::type_name::<M>()))
+    }
+
+    #[cold]
+    fn refused(&self, message: &str) -> ServeError {
+        let backend = self.name.clone();
+        if self.awaited {
+            let why = "it was restored and awaits its code, which the program has not given yet";
+            return ServeError::NoReplica { backend, why: why.into() };
+        }
+        ServeError::NotTaken { backend, message: message.into(), takes: self.takes() }
     }
 
     /// The messages it takes: type and name.

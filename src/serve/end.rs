@@ -94,6 +94,7 @@ impl Inner {
         self.office.comparer.close();
         self.office.threads.clear();
         self.controller_stop.stop();
+        self.office.memory().close();
     }
 }
 

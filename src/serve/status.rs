@@ -18,9 +18,13 @@ use crate::{
     traffic::{Affinity, TrafficPolicy},
 };
 
+/// What is said of a restored backend unless there is more to say.
+const AWAITS_CODE: &str = "it was restored and awaits its code: the program makes it again under its name";
+
 impl Serve {
     /// What there is and how it is.
     pub fn status(&self) -> Status {
+        let unsaved = self.0.office.memory().unsaved().map(str::to_owned);
         let fleet = self.0.office.fleet();
         let replica = |r: &ReplicaEntry| ReplicaStatus {
             id: r.id.clone(),
@@ -33,6 +37,12 @@ impl Serve {
             config: entry.config.clone(),
             replicas: entry.replicas.iter().map(replica).collect(),
             last_error: entry.last_error.as_deref().map(str::to_owned),
+        });
+        let awaiting = fleet.awaiting.iter().map(|(name, awaiting)| BackendStatus {
+            name: name.clone(),
+            config: awaiting.decl.config.clone(),
+            replicas: Vec::new(),
+            last_error: Some(awaiting.reason.as_deref().unwrap_or(AWAITS_CODE).to_owned()),
         });
         let shadow = |shadow: &Shadow| ShadowStatus {
             backend: shadow.rule.backend().clone(),
@@ -54,7 +64,9 @@ impl Serve {
             last_minute: seen(&entry.seen),
         });
         let capacity = CapacityStatus { total: fleet.pool.total().clone(), free: fleet.pool.free() };
-        Status { capacity, backends: backends.collect(), endpoints: endpoints.collect() }
+        let mut backends: Vec<_> = backends.chain(awaiting).collect();
+        backends.sort_by(|a, b| a.name.cmp(&b.name));
+        Status { capacity, backends, endpoints: endpoints.collect(), unsaved }
     }
 
     /// Whether every endpoint can be served now; otherwise those that cannot.
@@ -106,6 +118,9 @@ pub struct Status {
     pub backends: Vec<BackendStatus>,
     /// Every endpoint.
     pub endpoints: Vec<EndpointStatus>,
+    /// Why the state directory does not hold what is wanted now: a change failed, and could not be written down as
+    /// undone. The next change writes all of it. None, as it should be: it holds all, or there is no such directory.
+    pub unsaved: Option<String>,
 }
 
 /// What there is of what replicas ask for, and what of it nobody has. What a replica has is in

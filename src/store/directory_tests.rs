@@ -353,16 +353,19 @@ fn paths_become_absolute_and_two_that_say_the_same_are_the_same() {
     let mut config = one(1).desired;
     config.backends[0].source = Source::Onnx { path: "models/m.onnx".into() };
     config.state = Some("state".into());
-    let whole = absolute(config.clone()).unwrap();
+    let mut whole = config.clone();
+    absolute(&mut whole).unwrap();
     let here = std::env::current_dir().unwrap();
     assert_eq!(whole.backends[0].source, Source::Onnx { path: here.join("models/m.onnx") });
     assert_eq!(whole.state, Some(here.join("state")));
-    assert_eq!(absolute(whole.clone()).unwrap(), whole);
+    let again = whole.clone();
+    absolute(&mut whole).unwrap();
+    assert_eq!(again, whole);
     assert!(same(&whole, &whole.clone()) && !same(&whole, &config));
     #[cfg(unix)]
     {
         let path: &std::ffi::OsStr = std::os::unix::ffi::OsStrExt::from_bytes(b"/\xff.onnx");
         config.backends[0].source = Source::Onnx { path: path.into() };
-        assert!(absolute(config).unwrap_err().to_string().contains("is no text"));
+        assert!(absolute(&mut config).unwrap_err().to_string().contains("is no text"));
     }
 }

@@ -67,11 +67,11 @@ pub(crate) fn same(a: &ServeConfig, b: &ServeConfig) -> bool {
     }
 }
 
-/// `config` with paths that mean the same from every working directory.
+/// Makes all paths mean the same from every working directory.
 ///
 /// # Errors
 /// A path that is no text cannot be written down; and without a working directory nothing relative means anything.
-pub(crate) fn absolute(mut config: ServeConfig) -> io::Result<ServeConfig> {
+pub(crate) fn absolute(config: &mut ServeConfig) -> io::Result<()> {
     let absolute = |path: &mut PathBuf| {
         if path.to_str().is_none() {
             return Err(io::Error::other(format!("the path {} is no text", path.display())));
@@ -85,5 +85,5 @@ pub(crate) fn absolute(mut config: ServeConfig) -> io::Result<ServeConfig> {
             absolute(path)?;
         }
     }
-    Ok(config)
+    Ok(())
 }

@@ -10,5 +10,5 @@ mod saved;
 
 pub(crate) use directory::Store;
 pub(crate) use forms::{absolute, checked, decl_of, same, with_functions};
+pub(crate) use saved::Saved;
 pub use saved::{Applied, HISTORY_MAX};
-pub(crate) use saved::{Given, Saved};

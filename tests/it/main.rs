@@ -49,6 +49,7 @@ mod resources;
 mod shutdown;
 #[cfg(feature = "onnx")]
 mod socket;
+mod state;
 mod support;
 mod tidy;
 mod timeouts;

@@ -1,6 +1,6 @@
 //! Backends are made, changed and deleted.
 
-use std::{collections::btree_map::Entry, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use actix::{AsyncContext, Handler, Message, ResponseFuture};
 use tokio::sync::oneshot;
@@ -8,11 +8,12 @@ use tokio::sync::oneshot;
 use crate::{
     actors::{
         build::Code,
+        context::ReplicaContext,
         controller::{Controller, Outcome, events::DrainTimedOut, refuse, wait},
-        fleet::{BackendEntry, Fleet},
+        fleet::{BackendEntry, Fleet, Waiter},
         reconcile::ReplicaState,
     },
-    config::{BackendConfig, BackendUpdate},
+    config::{BackendConfig, BackendDecl, BackendUpdate, Source},
     error::ServeError,
     ids::BackendName,
 };
@@ -25,6 +26,7 @@ const FORCED: Duration = Duration::from_millis(1);
 #[rtype(result = "Outcome")]
 pub(crate) struct CreateBackend {
     pub(crate) name: BackendName,
+    pub(crate) source: Source,
     pub(crate) code: Arc<dyn Code>,
     pub(crate) config: BackendConfig,
 }
@@ -33,52 +35,80 @@ impl Handler<CreateBackend> for Controller {
     type Result = ResponseFuture<Outcome>;
     fn handle(
         &mut self,
-        CreateBackend { name, code, config }: CreateBackend,
+        CreateBackend { name, source, code, config }: CreateBackend,
         ctx: &mut Self::Context,
     ) -> Self::Result {
-        if let Err(why) = code.check(&config) {
-            return refuse(why);
-        }
         let (tx, rx) = oneshot::channel();
+        let opened = self.opening(BackendDecl { name, source, config }, code);
+        match opened.and_then(|opening| self.open(opening, tx, ctx)) {
+            Ok(()) => wait(rx),
+            Err(why) => refuse(why),
+        }
+    }
+}
+
+/// A backend that is made, or that was restored and has its code now.
+pub(super) struct Opening {
+    pub(super) decl: BackendDecl,
+    /// What the program gave, if it did.
+    pub(super) given: Option<BackendDecl>,
+    pub(super) code: Arc<dyn Code>,
+    /// It exists already: when its replicas do not start, they are tried again.
+    pub(super) restored: bool,
+}
+
+impl Controller {
+    /// Makes a backend; `waiter` is told when its replicas run, or why they do not.
+    pub(super) fn open(&self, opening: Opening, waiter: Waiter, ctx: &mut ReplicaContext<Self>) -> Outcome {
+        let Opening { decl, given, code, restored } = opening;
+        let name = decl.name.clone();
+        code.check(&decl.config)?;
         let metrics = self.office.metrics.registry.backend(&name);
         let mut fleet = self.office.fleet();
-        let Fleet { backends, pool, generation, .. } = &mut *fleet;
-        match backends.entry(name.clone()) {
-            Entry::Occupied(_) => {
-                return refuse(ServeError::AlreadyExists { what: "backend", name: name.as_str().into() });
-            }
-            Entry::Vacant(place) => {
-                let mut entry = BackendEntry {
-                    routes: Arc::new(code.routes(name.clone(), &metrics.outside)),
-                    code,
-                    config,
-                    before: None,
-                    changed: tokio::time::Instant::now(),
-                    look_again: None,
-                    replicas: Vec::new(),
-                    claims: Vec::new(),
-                    metrics,
-                    generation: *generation,
-                    changes: 0,
-                    created: false,
-                    deleting: false,
-                    failure: None,
-                    last_error: None,
-                    failed_replacements: 0,
-                    waiters: vec![tx],
-                    deleters: Vec::new(),
-                };
-                if let Err(why) = entry.claim(&name, entry.config.num_replicas, pool) {
-                    self.office.metrics.registry.forget_backend(&name);
-                    return refuse(why);
-                }
-                self.office.models.add(&entry.routes);
-                place.insert(entry);
-            }
-        }
+        let mut entry = BackendEntry {
+            routes: Arc::new(code.routes(name.clone(), &metrics.outside)),
+            source: decl.source.clone(),
+            code,
+            config: decl.config.clone(),
+            before: None,
+            changed: tokio::time::Instant::now(),
+            look_again: None,
+            replicas: Vec::new(),
+            claims: Vec::new(),
+            metrics,
+            generation: fleet.generation,
+            changes: 0,
+            created: restored,
+            deleting: false,
+            failure: None,
+            last_error: None,
+            failed_replacements: 0,
+            waiters: vec![waiter],
+            deleters: Vec::new(),
+        };
+        let mut admitted = entry.claim(&name, entry.config.num_replicas, &mut fleet.pool);
         drop(fleet);
+        if admitted.is_ok() {
+            admitted = self.office.remember(|saved| {
+                saved.put_backend(decl);
+                saved.given.backends.extend(given.map(|given| (given.name.clone(), given)));
+            });
+        }
+        let mut fleet = self.office.fleet();
+        if let Err(why) = admitted {
+            entry.claims.drain(..).for_each(|claim| fleet.pool.release(claim));
+            self.office.metrics.registry.forget_backend(&name);
+            return Err(why);
+        }
+        self.office.models.add(&entry.routes);
+        fleet.awaiting.remove(&name);
+        fleet.backends.insert(name.clone(), entry);
+        drop(fleet);
+        if restored {
+            self.rewire(&name);
+        }
         self.reconcile(&name, ctx);
-        wait(rx)
+        Ok(())
     }
 }
 
@@ -97,6 +127,9 @@ impl Handler<UpdateBackend> for Controller {
         UpdateBackend { name, update }: UpdateBackend,
         ctx: &mut Self::Context,
     ) -> Self::Result {
+        if let Some(updated) = self.update_awaiting(&name, &update) {
+            return Box::pin(std::future::ready(updated));
+        }
         let (tx, rx) = oneshot::channel();
         let (code, old) = {
             let fleet = self.office.fleet();
@@ -119,8 +152,18 @@ impl Handler<UpdateBackend> for Controller {
         };
         let mut fleet = self.office.fleet();
         let Fleet { backends, pool, .. } = &mut *fleet;
+        let Some(entry) = backends.get_mut(&name) else { return refuse(ServeError::UnknownBackend(name)) };
+        if let Err(why) = entry.claim(&name, config.num_replicas, pool) {
+            return refuse(why);
+        }
+        let decl = BackendDecl { name: name.clone(), source: entry.source.clone(), config: config.clone() };
+        drop(fleet);
+        let kept = self.office.remember(|saved| saved.put_backend(decl));
+        let mut fleet = self.office.fleet();
+        let Fleet { backends, pool, .. } = &mut *fleet;
         if let Some(entry) = backends.get_mut(&name) {
-            if let Err(why) = entry.claim(&name, config.num_replicas, pool) {
+            if let Err(why) = kept {
+                entry.give_back(pool);
                 return refuse(why);
             }
             if let Some(why) = entry.failure.take() {
@@ -175,12 +218,22 @@ impl Handler<DeleteBackend> for Controller {
         ctx: &mut Self::Context,
     ) -> Self::Result {
         let (tx, rx) = oneshot::channel();
-        {
-            let mut fleet = self.office.fleet();
+        let there = {
+            let fleet = self.office.fleet();
             let user = fleet.endpoints.iter().find(|(_, e)| e.names(&name));
             if let Some((endpoint, _)) = user {
                 return refuse(ServeError::InUse { backend: name, endpoint: endpoint.clone() });
             }
+            fleet.backends.contains_key(&name)
+        };
+        if let Some(deleted) = self.delete_awaiting(&name) {
+            return Box::pin(std::future::ready(deleted));
+        }
+        if there && let Err(why) = self.office.remember(|saved| saved.remove_backend(&name)) {
+            return refuse(why);
+        }
+        {
+            let mut fleet = self.office.fleet();
             let Some(entry) = fleet.backends.get_mut(&name) else {
                 return refuse(ServeError::UnknownBackend(name));
             };

@@ -8,7 +8,7 @@ use crate::{
     actors::{
         configure::{Change, Manner},
         context::ReplicaContext,
-        controller::{Controller, STOP_GRACE},
+        controller::{Controller, Office, STOP_GRACE},
         fleet::{BackendEntry, Changing},
         reconcile::next_changes,
     },
@@ -52,7 +52,7 @@ impl Controller {
                 let slot = replica.id.slot;
                 // A newer change is not to blame.
                 if to == entry.config.user_config {
-                    refused(name, entry, slot, why);
+                    refused(&self.office, name, entry, slot, why);
                 }
             }
         }
@@ -62,9 +62,10 @@ impl Controller {
 }
 
 /// The change is given up: what has changed already goes back.
-fn refused(name: &BackendName, entry: &mut BackendEntry, slot: u32, why: Box<str>) {
+fn refused(office: &Office, name: &BackendName, entry: &mut BackendEntry, slot: u32, why: Box<str>) {
     let why: Box<str> = format!("replica {slot}: {why}").into();
     entry.last_error = Some(why.clone());
+    office.take_back(name, entry);
     entry.undo(ServeError::ReconfigureFailed { backend: name.clone(), why });
 }
 
@@ -93,7 +94,7 @@ impl Handler<ChangeTimedOut> for Controller {
             if trying {
                 let after = graceful.as_secs_f64();
                 let why = format!("the calls that it ran did not end within {after} s");
-                refused(backend, entry, slot, why.into());
+                refused(&self.office, backend, entry, slot, why.into());
                 drop(fleet);
                 return self.reconcile(backend, ctx);
             }
@@ -103,7 +104,7 @@ impl Handler<ChangeTimedOut> for Controller {
             control.stop();
             let why: Box<str> = "it did not take its user_config in time".into();
             if trying {
-                refused(backend, entry, slot, why.clone());
+                refused(&self.office, backend, entry, slot, why.clone());
             }
             drop(fleet);
             return self.lost(backend, generation, why, ctx);
