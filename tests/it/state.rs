@@ -18,8 +18,8 @@ use std::{
 
 use actix_web::{App, test};
 use greenroom::{
-    Backend, BackendConfig, BackendUpdate, Compare, Endpoint, ReplicaContext, Serve, ServeError,
-    ServeOptions, ShadowRule,
+    Backend, BackendConfig, BackendState, BackendUpdate, Compare, Endpoint, ReplicaContext, Serve,
+    ServeError, ServeOptions, ShadowRule,
 };
 use serde_json::{Value, json};
 
@@ -143,7 +143,8 @@ async fn what_was_wanted_last_is_there_again_and_answers_as_its_code_comes() {
     let names: Vec<_> = status.backends.iter().map(|backend| backend.name.as_str()).collect();
     assert_eq!(names, ["a", "b"]);
     assert!(status.backends.iter().all(|backend| backend.replicas.is_empty()));
-    assert!(status.backends[0].last_error.as_ref().unwrap().contains("awaits its code"));
+    assert!(status.backends.iter().all(|backend| backend.state == BackendState::AwaitingCode));
+    assert!(status.backends[0].reason.as_ref().unwrap().contains("awaits its code"));
     assert_eq!(serve.get_backend_config("a").unwrap().num_replicas, 2);
     assert_eq!(serve.list_backends().len(), 2);
     let [endpoint] = &status.endpoints[..] else { panic!("{:?}", status.endpoints) };
@@ -166,7 +167,8 @@ async fn what_was_wanted_last_is_there_again_and_answers_as_its_code_comes() {
     serve.create_backend("b", number(2), config()).await.unwrap();
     assert_eq!((handle.call(Ask {}).await, get().await.0), (Ok(2), 200));
     assert_eq!(serve.ready(), Ok(()));
-    serve.create_backend("a", number(1), config()).await.unwrap();
+    // Made, or changed into what it is to be: both give the code.
+    serve.deploy_backend("a", number(1), config()).await.unwrap();
     assert_eq!(serve.status().backends[0].replicas.len(), 2, "as it was changed by hand");
     serve.create_endpoint("e", Endpoint::new("a").route("/e")).await.unwrap();
     assert_eq!(ask(&serve, "e").await, Ok(2), "traffic as it was changed by hand");

@@ -63,13 +63,12 @@ impl Controller {
         Ok(Opening { decl: BackendDecl { config, ..given.clone() }, given: Some(given), code, restored })
     }
 
-    /// Starts what needs no program to give its code.
+    /// Starts what needs no program to give its code, and tries again what did not fit before.
     pub(super) fn open_own(&self, ctx: &mut ReplicaContext<Self>) {
         let fleet = self.office.fleet();
         let own = fleet.awaiting.iter().filter(|(_, awaiting)| awaiting.code.is_some());
         let names: Vec<_> = own.map(|(name, _)| name.clone()).collect();
         drop(fleet);
-        // Through the mailbox, which a restart keeps.
         names.into_iter().for_each(|name| actix::AsyncContext::notify(ctx, OpenOwn(name)));
     }
 

@@ -1,21 +1,28 @@
 //! Backends are made, changed and deleted.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use actix::{AsyncContext, Handler, Message, ResponseFuture};
 use tokio::sync::oneshot;
 
 use crate::{
     actors::{
+        backend_state::BackendState,
         build::Code,
         context::ReplicaContext,
         controller::{Controller, Outcome, events::DrainTimedOut, refuse, wait},
-        fleet::{BackendEntry, Fleet, Waiter},
+        fleet::{BackendEntry, Fleet, Waiter, Wish},
         reconcile::ReplicaState,
     },
     config::{BackendConfig, BackendDecl, BackendUpdate, Source},
     error::ServeError,
+    guard::drop_guarded,
     ids::BackendName,
+    metrics::registry::Outside,
+    routing::backend_routes::BackendRoutes,
 };
 
 /// What a replica is given to finish when it is deleted by force.
@@ -47,68 +54,31 @@ impl Handler<CreateBackend> for Controller {
     }
 }
 
-/// A backend that is made, or that was restored and has its code now.
-pub(super) struct Opening {
-    pub(super) decl: BackendDecl,
-    /// What the program gave, if it did.
-    pub(super) given: Option<BackendDecl>,
-    pub(super) code: Arc<dyn Code>,
-    /// It exists already: when its replicas do not start, they are tried again.
-    pub(super) restored: bool,
+/// Make a backend, or change the one that there is into this: nothing, its options, its replicas.
+#[derive(Message)]
+#[rtype(result = "Outcome")]
+pub(crate) struct DeployBackend {
+    pub(crate) name: BackendName,
+    pub(crate) source: Source,
+    pub(crate) code: Arc<dyn Code>,
+    pub(crate) config: BackendConfig,
 }
 
-impl Controller {
-    /// Makes a backend; `waiter` is told when its replicas run, or why they do not.
-    pub(super) fn open(&self, opening: Opening, waiter: Waiter, ctx: &mut ReplicaContext<Self>) -> Outcome {
-        let Opening { decl, given, code, restored } = opening;
-        let name = decl.name.clone();
-        code.check(&decl.config)?;
-        let metrics = self.office.metrics.registry.backend(&name);
-        let mut fleet = self.office.fleet();
-        let mut entry = BackendEntry {
-            routes: Arc::new(code.routes(name.clone(), &metrics.outside)),
-            source: decl.source.clone(),
-            code,
-            config: decl.config.clone(),
-            before: None,
-            changed: tokio::time::Instant::now(),
-            look_again: None,
-            replicas: Vec::new(),
-            claims: Vec::new(),
-            metrics,
-            generation: fleet.generation,
-            changes: 0,
-            created: restored,
-            deleting: false,
-            failure: None,
-            last_error: None,
-            failed_replacements: 0,
-            waiters: vec![waiter],
-            deleters: Vec::new(),
-        };
-        let mut admitted = entry.claim(&name, entry.config.num_replicas, &mut fleet.pool);
-        drop(fleet);
-        if admitted.is_ok() {
-            admitted = self.office.remember(|saved| {
-                saved.put_backend(decl);
-                saved.given.backends.extend(given.map(|given| (given.name.clone(), given)));
-            });
+impl Handler<DeployBackend> for Controller {
+    type Result = ResponseFuture<Outcome>;
+    fn handle(
+        &mut self,
+        DeployBackend { name, source, code, config }: DeployBackend,
+        ctx: &mut Self::Context,
+    ) -> Self::Result {
+        if !self.office.fleet().backends.contains_key(&name) {
+            return self.handle(CreateBackend { name, source, code, config }, ctx);
         }
-        let mut fleet = self.office.fleet();
-        if let Err(why) = admitted {
-            entry.claims.drain(..).for_each(|claim| fleet.pool.release(claim));
-            self.office.metrics.registry.forget_backend(&name);
-            return Err(why);
+        if let Err(why) = code.check(&config) {
+            return refuse(why);
         }
-        self.office.models.add(&entry.routes);
-        fleet.awaiting.remove(&name);
-        fleet.backends.insert(name.clone(), entry);
-        drop(fleet);
-        if restored {
-            self.rewire(&name);
-        }
-        self.reconcile(&name, ctx);
-        Ok(())
+        let given = BackendDecl { name: name.clone(), source: source.clone(), config: config.clone() };
+        self.lead_to(name, Wish { code, source, config }, Some(given), ctx)
     }
 }
 
@@ -130,75 +100,166 @@ impl Handler<UpdateBackend> for Controller {
         if let Some(updated) = self.update_awaiting(&name, &update) {
             return Box::pin(std::future::ready(updated));
         }
-        let (tx, rx) = oneshot::channel();
-        let (code, old) = {
+        let (code, source, old) = {
             let fleet = self.office.fleet();
-            let Some(entry) = fleet.backends.get(&name).filter(|entry| !entry.deleting) else {
-                return refuse(ServeError::UnknownBackend(name));
-            };
-            if !entry.created {
-                return refuse(ServeError::invalid(
-                    name.as_str(),
-                    "it is still being created; update it afterwards",
-                ));
+            match changeable(&fleet, &name) {
+                Ok(entry) => (Arc::clone(&entry.code), entry.source.clone(), entry.config.clone()),
+                Err(why) => return refuse(why),
             }
-            (Arc::clone(&entry.code), entry.config.clone())
         };
         // With the fleet at rest: a `user_config` is read by the user's code, which may ask for the status.
-        let checked = old.updated(&update).and_then(|config| code.check(&config).map(|()| config));
-        let config = match checked.and_then(|config| in_place(&old, &config).map(|()| config)) {
-            Ok(config) => config,
-            Err(why) => return refuse(why),
-        };
+        match old.updated(&update).and_then(|config| code.check(&config).map(|()| config)) {
+            Ok(config) => self.lead_to(name, Wish { code, source, config }, None, ctx),
+            Err(why) => refuse(why),
+        }
+    }
+}
+
+/// The backend of this name, if it can be changed now.
+fn changeable<'a>(fleet: &'a Fleet, name: &BackendName) -> Result<&'a BackendEntry, ServeError> {
+    let entry = fleet.backends.get(name).filter(|entry| !entry.deleting());
+    let entry = entry.ok_or_else(|| ServeError::UnknownBackend(name.clone()))?;
+    // One that was restored, too, has to be whole first.
+    if entry.state.made() {
+        Ok(entry)
+    } else {
+        Err(ServeError::invalid(name.as_str(), "it is still being created; change it afterwards"))
+    }
+}
+
+/// A backend that is made, or that was restored and has its code now.
+pub(super) struct Opening {
+    pub(super) decl: BackendDecl,
+    /// What the program gave, if it did.
+    pub(super) given: Option<BackendDecl>,
+    pub(super) code: Arc<dyn Code>,
+    /// It exists already: when its replicas do not start, they are tried again.
+    pub(super) restored: bool,
+}
+
+impl Controller {
+    /// Makes a backend; `waiter` is told when its replicas run, or why they do not.
+    pub(super) fn open(&self, opening: Opening, waiter: Waiter, ctx: &mut ReplicaContext<Self>) -> Outcome {
+        let Opening { decl, given, code, restored } = opening;
+        let name = decl.name.clone();
+        code.check(&decl.config)?;
+        let metrics = self.office.metrics.registry.backend(&name);
         let mut fleet = self.office.fleet();
-        let Fleet { backends, pool, .. } = &mut *fleet;
-        let Some(entry) = backends.get_mut(&name) else { return refuse(ServeError::UnknownBackend(name)) };
-        if let Err(why) = entry.claim(&name, config.num_replicas, pool) {
+        let mut entry = BackendEntry {
+            routes: Arc::new(code.routes(name.clone(), &metrics.outside)),
+            code,
+            source: decl.source.clone(),
+            release: 1,
+            releases: 1,
+            claimed: Arc::new(decl.config.resources.clone()),
+            config: decl.config.clone(),
+            before: None,
+            retired: Vec::new(),
+            restored,
+            state: BackendState::Creating,
+            since: Instant::now(),
+            holding: false,
+            changed: tokio::time::Instant::now(),
+            look_again: None,
+            replicas: Vec::new(),
+            claims: Vec::new(),
+            metrics,
+            generation: fleet.generation,
+            changes: 0,
+            failure: None,
+            last_error: None,
+            failed_replacements: 0,
+            waiters: vec![waiter],
+            deleters: Vec::new(),
+        };
+        let mut admitted = entry.claim(&name, &decl.config, &mut fleet.pool);
+        // The Controller alone changes the fleet: what was found stays so while this is written down.
+        drop(fleet);
+        if admitted.is_ok() {
+            admitted = self.office.remember(|saved| {
+                saved.put_backend(decl);
+                saved.given.backends.extend(given.map(|given| (given.name.clone(), given)));
+            });
+        }
+        let mut fleet = self.office.fleet();
+        if let Err(why) = admitted {
+            entry.claims.drain(..).for_each(|claim| fleet.pool.release(claim));
+            self.office.metrics.registry.forget_backend(&name);
+            drop(fleet);
+            // The user's code goes with it.
+            drop_guarded(entry);
+            return Err(why);
+        }
+        self.office.models.update(&entry.routes);
+        let awaited = fleet.awaiting.remove(&name);
+        fleet.backends.insert(name.clone(), entry);
+        drop(fleet);
+        drop_guarded(awaited);
+        if restored {
+            self.rewire(&name);
+        }
+        self.reconcile(&name, ctx);
+        Ok(())
+    }
+
+    /// Leads a backend that there is to `wish`, and answers when it is there.
+    fn lead_to(
+        &self,
+        name: BackendName,
+        wish: Wish,
+        given: Option<BackendDecl>,
+        ctx: &mut ReplicaContext<Self>,
+    ) -> ResponseFuture<Outcome> {
+        let (tx, rx) = oneshot::channel();
+        // Refused code is dropped with the fleet at rest.
+        let code = Arc::clone(&wish.code);
+        let fresh = code.routes(name.clone(), &Outside::default());
+        if let Err(why) = self.admit(&name, &wish, &fresh, given) {
             return refuse(why);
         }
-        let decl = BackendDecl { name: name.clone(), source: entry.source.clone(), config: config.clone() };
-        drop(fleet);
-        let kept = self.office.remember(|saved| saved.put_backend(decl));
         let mut fleet = self.office.fleet();
         let Fleet { backends, pool, .. } = &mut *fleet;
         if let Some(entry) = backends.get_mut(&name) {
-            if let Err(why) = kept {
-                entry.give_back(pool);
+            if let Err(why) = entry.want(&name, wish, pool) {
+                drop(fleet);
                 return refuse(why);
             }
-            if let Some(why) = entry.failure.take() {
-                // The change before this one has failed; all that was left of it was to go back.
-                entry.answer(&Err(why));
-            }
-            // A newer change joins an older one: both wait for the same end, and a failure goes back to the
-            // options that were in force before the first.
-            let before = std::mem::replace(&mut entry.config, config);
-            entry.before.get_or_insert(before);
-            entry.changed = tokio::time::Instant::now();
+            entry.routes.adopt(&fresh);
             entry.waiters.push(tx);
         }
         drop(fleet);
         self.reconcile(&name, ctx);
         wait(rx)
     }
-}
 
-/// Options that only a new replica can follow.
-fn in_place(old: &BackendConfig, new: &BackendConfig) -> Outcome {
-    let fixed = [
-        ("placement", old.placement == new.placement),
-        ("num_threads", old.num_threads == new.num_threads),
-        ("max_batch_size", old.max_batch_size.is_some() == new.max_batch_size.is_some()),
-        ("idempotent", old.idempotent == new.idempotent),
-        ("resources", old.resources == new.resources),
-        ("restart", old.restart == new.restart),
-    ];
-    match fixed.iter().find(|(_, same)| !same) {
-        None => Ok(()),
-        Some((option, _)) => Err(ServeError::invalid(
-            *option,
-            "it cannot be changed (max_batch_size: switched on or off) while replicas run; delete the backend and create it again",
-        )),
+    /// Whether a change can be made: it has what it asks for, and is written down.
+    fn admit(
+        &self,
+        name: &BackendName,
+        wish: &Wish,
+        fresh: &BackendRoutes,
+        given: Option<BackendDecl>,
+    ) -> Outcome {
+        {
+            let mut fleet = self.office.fleet();
+            changeable(&fleet, name)?.routes.suits(fresh)?;
+            let Fleet { backends, pool, .. } = &mut *fleet;
+            if let Some(entry) = backends.get_mut(name) {
+                entry.claim(name, &wish.config, pool)?;
+            }
+        }
+        let decl =
+            BackendDecl { name: name.clone(), source: wish.source.clone(), config: wish.config.clone() };
+        let kept = self.office.remember(|saved| {
+            saved.put_backend(decl);
+            saved.given.backends.extend(given.map(|given| (given.name.clone(), given)));
+        });
+        if kept.is_err() {
+            let mut fleet = self.office.fleet();
+            let Fleet { backends, pool, .. } = &mut *fleet;
+            backends.get_mut(name).into_iter().for_each(|entry| entry.give_back(pool));
+        }
+        kept
     }
 }
 
@@ -218,18 +279,20 @@ impl Handler<DeleteBackend> for Controller {
         ctx: &mut Self::Context,
     ) -> Self::Result {
         let (tx, rx) = oneshot::channel();
-        let there = {
+        {
             let fleet = self.office.fleet();
             let user = fleet.endpoints.iter().find(|(_, e)| e.names(&name));
             if let Some((endpoint, _)) = user {
                 return refuse(ServeError::InUse { backend: name, endpoint: endpoint.clone() });
             }
-            fleet.backends.contains_key(&name)
-        };
+        }
         if let Some(deleted) = self.delete_awaiting(&name) {
             return Box::pin(std::future::ready(deleted));
         }
-        if there && let Err(why) = self.office.remember(|saved| saved.remove_backend(&name)) {
+        if !self.office.fleet().backends.contains_key(&name) {
+            return refuse(ServeError::UnknownBackend(name));
+        }
+        if let Err(why) = self.office.remember(|saved| saved.remove_backend(&name)) {
             return refuse(why);
         }
         {

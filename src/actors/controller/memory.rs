@@ -149,10 +149,10 @@ impl Office {
 
     /// Writes down that the change of a backend under way, if any, is not made after all. Done before anybody is told.
     pub(crate) fn take_back(&self, name: &BackendName, entry: &BackendEntry) {
-        if !entry.created {
+        if !entry.created() {
             self.memory().take_back(|saved| saved.remove_backend(name));
         } else if let Some(before) = &entry.before {
-            let (name, source, config) = (name.clone(), entry.source.clone(), before.clone());
+            let (name, source, config) = (name.clone(), before.source.clone(), before.config.clone());
             self.memory().take_back(|saved| saved.put_backend(BackendDecl { name, source, config }));
         }
     }

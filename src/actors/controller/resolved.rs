@@ -33,9 +33,9 @@ impl Resolved {
             if let Some(awaiting) = fleet.awaiting.get(backend) {
                 return Ok(Arc::clone(&awaiting.routes));
             }
-            let entry = fleet.backends.get(backend).filter(|entry| !entry.deleting);
+            let entry = fleet.backends.get(backend).filter(|entry| !entry.deleting());
             let entry = entry.ok_or_else(|| ServeError::UnknownBackend(backend.clone()))?;
-            if !entry.created {
+            if !entry.created() {
                 return Err(ServeError::invalid(
                     backend.as_str(),
                     "it is still being created; use it afterwards",

@@ -1,5 +1,7 @@
 //! State directories that cannot be used, as a Serve tells of them.
 
+use std::process::{Command, Stdio};
+
 use greenroom::{Serve, ServeError, ServeOptions, StateError};
 
 use super::{Folder, config, number};
@@ -33,4 +35,52 @@ async fn each_bad_directory_is_refused_at_the_start_and_left_as_it_is() {
         assert_eq!(refused(folder.state()).await.code(), code);
         assert_eq!(std::fs::read_to_string(&json).unwrap(), text, "never overwritten");
     }
+}
+
+/// Where the process that fills its disk keeps its state; without it the test `filler` does nothing.
+const DIRECTORY: &str = "GREENROOM_TEST_STATE_FULL";
+
+/// The process whose files must not grow, when it is told where to work; otherwise nothing.
+#[actix_web::test]
+async fn filler() {
+    let Some(directory) = std::env::var_os(DIRECTORY) else { return };
+    let serve = Serve::start(ServeOptions::default().current_thread().state(directory)).await.unwrap();
+    for made in 0..1000 {
+        let before = serve.list_backends();
+        assert_eq!(before.len(), made);
+        if let Err(why) = serve.create_backend(format!("b{made}"), number(1), config()).await {
+            assert_eq!((why.code(), serve.list_backends()), ("state_not_saved", before));
+            println!("child: {made} and then {why}");
+            // What makes it smaller still can be kept.
+            serve.delete_backend("b0", false).await.unwrap();
+            break;
+        }
+    }
+    serve.shutdown().await.unwrap();
+}
+
+#[cfg(unix)]
+#[actix_web::test]
+async fn when_no_more_can_be_written_changes_are_refused_and_the_state_is_that_before() {
+    let folder = Folder::new();
+    // Without the limit's signal a write beyond it fails, as on a full disk.
+    let limited = Command::new("sh")
+        .args(["-c", "trap '' XFSZ; ulimit -f 16; exec \"$0\" \"$@\""])
+        .arg(std::env::current_exe().unwrap())
+        .args(["--exact", "state::bad::filler", "--nocapture", "--test-threads=1"])
+        .env(DIRECTORY, folder.state())
+        .stderr(Stdio::inherit())
+        .output()
+        .unwrap();
+    let told = String::from_utf8(limited.stdout).unwrap();
+    assert!(limited.status.success(), "{told}");
+    let (_, told) = told.split_once("child: ").unwrap();
+    let (made, why) = told.split_once(" and then ").unwrap();
+    let made: usize = made.parse().unwrap();
+    assert!(made > 1 && why.contains("could not be kept in the state directory"), "{told}");
+    assert!(why.contains("File too large"), "{told}");
+    let serve = folder.serve().await;
+    let there: Vec<_> = serve.list_backends().into_iter().map(|(name, _)| name.to_string()).collect();
+    assert_eq!(there, (1..made).map(|i| format!("b{i}")).collect::<Vec<_>>());
+    serve.shutdown().await.unwrap();
 }

@@ -41,7 +41,12 @@ async fn a_change_that_fails_is_written_down_as_undone_before_that_is_told() {
     serve.update_backend_config("a", update).await.unwrap_err();
     let kept = folder.kept("a").unwrap();
     assert_eq!((&kept["num_replicas"], &kept["max_queued_queries"]), (&json!(1), &json!(1000)));
-    // Deleted, and made again, in the middle of it all: the last word holds.
+    let rolled = serve.deploy_backend("a", frail(2, &fails), config().version("2")).await;
+    assert_eq!(rolled.unwrap_err().code(), "rollout_failed");
+    assert_eq!(folder.kept("a").unwrap()["version"], json!(null));
+    fails.store(false, SeqCst);
+    serve.deploy_backend("a", frail(2, &fails), config().version("2")).await.unwrap();
+    assert_eq!(folder.kept("a").unwrap()["version"], "2");
     serve.delete_backend("a", true).await.unwrap();
     assert_eq!(folder.kept("a"), None);
     serve.shutdown().await.unwrap();
@@ -66,6 +71,7 @@ async fn a_change_that_cannot_be_kept_is_refused_and_nothing_has_changed() {
     };
     refused(serve.create_backend("c", number(3), config()).await);
     refused(serve.update_backend_config("a", BackendUpdate::default().num_replicas(3)).await);
+    refused(serve.deploy_backend("a", number(4), config().version("2").num_replicas(2)).await);
     refused(serve.delete_backend("b", true).await);
     refused(serve.create_endpoint("f", Endpoint::new("a").route("/f")).await);
     refused(serve.set_traffic("e", [("b", 1.0)]).await);
