@@ -71,6 +71,7 @@
 //! - what replicas ask for, and how much there is: [`Resources`], [`Capacity`];
 //! - computing for milliseconds: [`Backend::compute`], [`Placement`];
 //! - threads without a runtime: [`Handle::blocking`]; a server of our own: [`Serve::listen`];
+//! - a restart that goes on with what was wanted last: [`ServeOptions::state`];
 //! - tests without port or server: [`testing`];
 //! - every error, with its code and whether to try again: [`ServeError`];
 //! - below it all, for those who bring a transport of their own: [`Call`], [`Port`], [`Reply`], [`Meta`].

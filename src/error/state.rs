@@ -41,7 +41,7 @@ pub enum StateError {
     },
     /// A file in it is not what was written there.
     #[error(
-        "{} is damaged ({place}): {why}; mend that place, or move the file away to start without what it holds",
+        "{} is damaged ({place}): {why}; mend that place, or move the directory away to start without what it holds",
         path.display()
     )]
     Damaged {

@@ -234,7 +234,7 @@ fn a_damaged_file_is_refused_with_its_place_and_never_overwritten() {
         let why = refused(&folder.state());
         let StateError::Damaged { path, place: told, .. } = &why else { panic!("{why}") };
         assert!(*path == folder.json() && told.starts_with(&place), "{place}: {why}");
-        assert!(why.to_string().contains("mend that place, or move the file away"), "{why}");
+        assert!(why.to_string().contains("mend that place, or move the directory away"), "{why}");
         assert_eq!(fs::read_to_string(folder.json()).unwrap(), text);
     }
     fs::write(folder.json(), &whole).unwrap();
@@ -249,8 +249,9 @@ fn a_damaged_file_is_refused_with_its_place_and_never_overwritten() {
     }
     assert_eq!(Store::open(&folder.state()).unwrap().1, Some(odd()));
     // The cure that the message names.
-    fs::rename(folder.json(), folder.0.join("away")).unwrap();
+    fs::rename(folder.state(), folder.0.join("away")).unwrap();
     assert_eq!(Store::open(&folder.state()).unwrap().1, None);
+    assert_eq!(Store::open(&folder.0.join("away")).unwrap().1, Some(odd()));
 }
 
 #[test]

@@ -47,18 +47,22 @@ impl Controller {
     /// the same before, those that were wanted last, with the changes made by hand; else the program's.
     pub(super) fn opening(&self, given: BackendDecl, code: Arc<dyn Code>) -> Result<Opening, ServeError> {
         let name = &given.name;
-        let kept = {
-            let fleet = self.office.fleet();
-            let awaiting = fleet.awaiting.get(name).map(|awaiting| awaiting.decl.clone());
-            if fleet.backends.contains_key(name)
-                || awaiting.as_ref().is_some_and(|kept| kept.source != given.source)
-            {
-                return Err(ServeError::AlreadyExists { what: "backend", name: name.as_str().into() });
-            }
-            awaiting
+        let (same, aiming) = {
+            let memory = self.office.memory();
+            (memory.saved().given.backends.get(name) == Some(&given), memory.aiming())
         };
+        let fleet = self.office.fleet();
+        let kept = fleet.awaiting.get(name).map(|awaiting| awaiting.decl.clone());
+        let taken = fleet.backends.contains_key(name);
+        drop(fleet);
+        if aiming && !taken {
+            // A step on the way to a whole configuration, which says how it is to be.
+            return Ok(Opening { decl: given, given: None, code, restored: kept.is_some() });
+        }
+        if taken || kept.as_ref().is_some_and(|kept| kept.source != given.source) {
+            return Err(ServeError::AlreadyExists { what: "backend", name: name.as_str().into() });
+        }
         let restored = kept.is_some();
-        let same = self.office.memory().saved().given.backends.get(name) == Some(&given);
         let config = kept.filter(|_| same).map_or_else(|| given.config.clone(), |kept| kept.config);
         Ok(Opening { decl: BackendDecl { config, ..given.clone() }, given: Some(given), code, restored })
     }

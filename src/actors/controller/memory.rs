@@ -46,6 +46,11 @@ impl Memory {
         &self.saved
     }
 
+    /// Whether a configuration is being applied as a whole.
+    pub(crate) fn aiming(&self) -> bool {
+        self.before_target.is_some()
+    }
+
     /// Why the directory does not hold what is wanted now: a change failed, and could not be written down as undone.
     /// The next change writes all of it.
     pub(crate) fn unsaved(&self) -> Option<&str> {
@@ -149,11 +154,66 @@ impl Office {
 
     /// Writes down that the change of a backend under way, if any, is not made after all. Done before anybody is told.
     pub(crate) fn take_back(&self, name: &BackendName, entry: &BackendEntry) {
+        if entry.deleting() {
+            return;
+        }
         if !entry.created() {
             self.memory().take_back(|saved| saved.remove_backend(name));
         } else if let Some(before) = &entry.before {
             let (name, source, config) = (name.clone(), before.source.clone(), before.config.clone());
             self.memory().take_back(|saved| saved.put_backend(BackendDecl { name, source, config }));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{BackendConfig, Source};
+
+    fn decl(name: &str) -> BackendDecl {
+        let name = BackendName::new(name).unwrap();
+        BackendDecl {
+            source: Source::Registered { name: name.clone() },
+            name,
+            config: BackendConfig::default(),
+        }
+    }
+
+    fn config(names: &[&str]) -> ServeConfig {
+        ServeConfig { backends: names.iter().map(|name| decl(name)).collect(), ..ServeConfig::default() }
+    }
+
+    fn names(memory: &Memory) -> Vec<&str> {
+        memory.saved().desired.backends.iter().map(|decl| decl.name.as_str()).collect()
+    }
+
+    #[test]
+    fn the_steps_to_a_whole_configuration_are_kept_with_it_and_taken_back_with_it() {
+        let mut memory = Memory::default();
+        memory.keep(|saved| saved.put_backend(decl("a"))).unwrap();
+        memory.aim(|saved| saved.desired = config(&["b", "c"])).unwrap();
+        memory.keep(|saved| saved.put_backend(decl("step"))).unwrap();
+        memory.take_back(|saved| saved.remove_backend(&decl("b").name));
+        assert!(memory.aiming() && memory.aim(|_| {}).is_err(), "one at a time");
+        assert_eq!(names(&memory), ["b", "c"]);
+        memory.missed();
+        assert_eq!(names(&memory), ["a"]);
+        memory.aim(|saved| saved.desired = config(&["b"])).unwrap();
+        memory.arrived(|saved| {
+            saved.applied(1.0, "test".into(), config(&["b"]));
+        });
+        memory.keep(|saved| saved.put_backend(decl("d"))).unwrap();
+        assert_eq!((names(&memory), memory.saved().history.len()), (vec!["b", "d"], 1));
+    }
+
+    #[test]
+    fn what_was_set_aside_is_there_again_when_what_should_take_its_place_cannot_be_made() {
+        let old = Saved { desired: config(&["old"]), ..Saved::default() };
+        let mut memory = Memory::anew(None, old.clone(), ServeConfig::default());
+        assert!(names(&memory).is_empty());
+        memory.aim(|saved| saved.desired = config(&["new"])).unwrap();
+        memory.missed();
+        assert_eq!(*memory.saved(), old);
     }
 }
