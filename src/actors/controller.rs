@@ -2,6 +2,7 @@
 
 mod backends;
 mod changes;
+mod draining;
 mod ending;
 mod endpoints;
 mod events;
@@ -37,6 +38,7 @@ use crate::{
 
 pub(crate) use backends::{CreateBackend, DeleteBackend, DeployBackend, UpdateBackend};
 use changes::ChangeTimedOut;
+use draining::drain;
 pub(crate) use ending::{Crash, DrainAll};
 pub(crate) use endpoints::{CreateEndpoint, DeleteEndpoint, SetShadow, SetTraffic};
 use events::{DrainTimedOut, Happened, StartTimedOut};
@@ -266,38 +268,6 @@ impl Controller {
             ctx.notify_later(Reconcile(name.clone()), after);
         }
     }
-}
-
-/// Out of the routing table first; then what runs and waits is finished; then it stops, by force if it must.
-fn drain(
-    name: &BackendName,
-    entry: &mut BackendEntry,
-    generation: u64,
-    ctx: &mut ReplicaContext<Controller>,
-) {
-    let timeout = entry.config.graceful_shutdown_timeout;
-    let (deleting, release) = (entry.deleting(), entry.release);
-    let Some(replica) = entry.replica(generation) else { return };
-    let replaced = !deleting && replica.release != release;
-    // One that is not ready yet has nothing to finish, and may take long to be ready.
-    let timeout = if replica.state == ReplicaState::Starting { Duration::ZERO } else { timeout };
-    replica.state = ReplicaState::Draining;
-    replica.since = Instant::now();
-    replica.reason = Some(match (deleting, replaced) {
-        (true, _) => "its backend is deleted".into(),
-        (_, true) => format!("replaced by release {release}").into(),
-        _ => "fewer replicas are wanted".into(),
-    });
-    if replica.changing.take().is_some() {
-        replica.control.withdraw();
-    }
-    let control = Arc::clone(&replica.control);
-    if replaced && !entry.holding && !entry.hold_is_over() {
-        holding::begin(name, entry, ctx);
-    }
-    entry.publish();
-    control.drain();
-    ctx.notify_later(DrainTimedOut { backend: name.clone(), generation }, timeout);
 }
 
 impl Actor for Controller {
