@@ -3,6 +3,7 @@
 mod awaiting;
 mod backends;
 mod changes;
+mod draining;
 mod ending;
 mod endpoints;
 mod events;
@@ -41,6 +42,7 @@ use crate::{
 pub(crate) use awaiting::restore;
 pub(crate) use backends::{CreateBackend, DeleteBackend, DeployBackend, UpdateBackend};
 use changes::ChangeTimedOut;
+use draining::drain;
 pub(crate) use ending::{Crash, DrainAll};
 pub(crate) use endpoints::{CreateEndpoint, DeleteEndpoint, SetShadow, SetTraffic};
 use events::{DrainTimedOut, Happened, StartTimedOut};
@@ -221,10 +223,7 @@ impl Controller {
         entry.last_error = Some(why.clone());
         let now = tokio::time::Instant::now();
         let late = now.duration_since(entry.changed) >= entry.config.startup_timeout;
-        if late {
-            self.office.take_back(name, entry);
-        }
-        if late && entry.undo(name, ServeError::StartFailed { backend: name.clone(), why }) {
+        if late && self.office.undo(name, entry, ServeError::StartFailed { backend: name.clone(), why }) {
             self.again(name, Duration::ZERO, ctx);
         } else if entry.look_again.is_none_or(|at| at <= now) {
             entry.look_again = Some(now + THREAD_PAUSE);
@@ -250,11 +249,9 @@ impl Controller {
         let failed = ServeError::StartFailed { backend: name.clone(), why };
         if started {
             entry.metrics.replaced(slot);
+        } else if wanted && self.office.undo(name, entry, failed.clone()) {
+            return self.again(name, Duration::ZERO, ctx);
         } else if wanted {
-            self.office.take_back(name, entry);
-            if entry.undo(name, failed.clone()) {
-                return self.again(name, Duration::ZERO, ctx);
-            }
             // There is nothing to go back to: it is tried again, and nobody waits for that.
             let failed = entry.failure.take().unwrap_or(failed);
             entry.answer(&Err(failed));
@@ -278,38 +275,6 @@ impl Controller {
             ctx.notify_later(Reconcile(name.clone()), after);
         }
     }
-}
-
-/// Out of the routing table first; then what runs and waits is finished; then it stops, by force if it must.
-fn drain(
-    name: &BackendName,
-    entry: &mut BackendEntry,
-    generation: u64,
-    ctx: &mut ReplicaContext<Controller>,
-) {
-    let timeout = entry.config.graceful_shutdown_timeout;
-    let (deleting, release) = (entry.deleting(), entry.release);
-    let Some(replica) = entry.replica(generation) else { return };
-    let replaced = !deleting && replica.release != release;
-    // One that is not ready yet has nothing to finish, and may take long to be ready.
-    let timeout = if replica.state == ReplicaState::Starting { Duration::ZERO } else { timeout };
-    replica.state = ReplicaState::Draining;
-    replica.since = Instant::now();
-    replica.reason = Some(match (deleting, replaced) {
-        (true, _) => "its backend is deleted".into(),
-        (_, true) => format!("replaced by release {release}").into(),
-        _ => "fewer replicas are wanted".into(),
-    });
-    if replica.changing.take().is_some() {
-        replica.control.withdraw();
-    }
-    let control = Arc::clone(&replica.control);
-    if replaced && !entry.holding && !entry.hold_is_over() {
-        holding::begin(name, entry, ctx);
-    }
-    entry.publish();
-    control.drain();
-    ctx.notify_later(DrainTimedOut { backend: name.clone(), generation }, timeout);
 }
 
 impl Actor for Controller {

@@ -64,8 +64,7 @@ impl Controller {
 fn refused(office: &Office, name: &BackendName, entry: &mut BackendEntry, slot: u32, why: Box<str>) {
     let why: Box<str> = format!("replica {slot}: {why}").into();
     entry.last_error = Some(why.clone());
-    office.take_back(name, entry);
-    entry.undo(name, ServeError::ReconfigureFailed { backend: name.clone(), why });
+    office.undo(name, entry, ServeError::ReconfigureFailed { backend: name.clone(), why });
 }
 
 /// A replica should have made its change by now.

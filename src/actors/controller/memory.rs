@@ -152,8 +152,13 @@ impl Office {
         self.memory().keep(change)
     }
 
-    /// Writes down that the change of a backend under way, if any, is not made after all. Done before anybody is told.
-    pub(crate) fn take_back(&self, name: &BackendName, entry: &BackendEntry) {
+    /// Gives up the change of a backend that is under way, if any: written down first, before anybody is told.
+    pub(crate) fn undo(&self, name: &BackendName, entry: &mut BackendEntry, why: ServeError) -> bool {
+        self.take_back(name, entry);
+        entry.undo(name, why)
+    }
+
+    fn take_back(&self, name: &BackendName, entry: &BackendEntry) {
         if entry.deleting() {
             return;
         }
