@@ -7,6 +7,7 @@ mod ending;
 mod endpoints;
 mod events;
 mod holding;
+mod reading;
 
 use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError, atomic::Ordering},
