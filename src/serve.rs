@@ -324,6 +324,9 @@ impl Serve {
         if self.0.office.directory.closing() {
             return Err(ServeError::ShuttingDown);
         }
+        if self.0.handover.as_ref().is_some_and(|handover| handover.is_claimed()) {
+            return Err(ServeError::BeingReplaced);
+        }
         self.0.controller.send(msg).await.unwrap_or_else(|_| {
             Err(ServeError::Internal(
                 "the controller restarted while it made this change; look at the status and ask again".into(),

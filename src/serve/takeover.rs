@@ -18,13 +18,21 @@ use std::{net::TcpListener, sync::Arc, time::Duration};
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
-use crate::serve::Serve;
+use crate::{
+    actors::controller::Office,
+    serve::{Serve, ready},
+};
 pub(crate) use handover::Handover;
 
 /// How long a server of ours keeps a connection without a request open.
 pub(crate) const KEEP_ALIVE: Duration = Duration::from_secs(5);
 
-/// What a listener is for.
+/// How often it is looked whether every endpoint can be served.
+const LOOK: Duration = Duration::from_millis(5);
+/// After how long it is told that some cannot.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// What is handed over.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Role {
@@ -32,6 +40,8 @@ pub(crate) enum Role {
     Http,
     /// The service's own routes.
     Admin,
+    /// The lock of a state directory.
+    Lock,
 }
 
 /// Where a server accepts, and from when on.
@@ -79,8 +89,29 @@ impl Serve {
         if let (Some(handover), Some(arbiter)) = (&self.0.handover, self.arbiter())
             && !self.0.office.directory.closing()
         {
-            let handover = Arc::clone(handover);
-            arbiter.spawn_fn(move || drop(tokio::task::spawn_local(handover.succeed())));
+            let (handover, office) = (Arc::clone(handover), Arc::clone(&self.0.office));
+            let take_over = async move {
+                if prepared(&office).await {
+                    handover.succeed().await;
+                }
+            };
+            arbiter.spawn_fn(move || drop(tokio::task::spawn_local(take_over)));
         }
     }
+}
+
+/// Waits until every endpoint can be served; false when the service ends before.
+async fn prepared(office: &Office) -> bool {
+    let begun = tokio::time::Instant::now();
+    let mut told = false;
+    while !office.directory.closing() {
+        let Err(waiting) = ready(office) else { return true };
+        if !told && begun.elapsed() > PATIENCE {
+            let names: Vec<_> = waiting.iter().map(|name| name.as_str()).collect();
+            eprintln!("greenroom: not taking over yet: no replica is ready behind: {}", names.join(", "));
+            told = true;
+        }
+        tokio::time::sleep(LOOK).await;
+    }
+    false
 }

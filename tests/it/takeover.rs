@@ -119,6 +119,12 @@ async fn a_new_one_that_ends_before_it_is_ready_changes_nothing() {
         }
         drop(new);
         assert_eq!(who(address).await, "\"old\"");
+        let change = || old.set_traffic("who", [("who", 1.0)]);
+        let until = Instant::now() + Duration::from_secs(10);
+        while change().await == Err(ServeError::BeingReplaced) && Instant::now() < until {
+            tokio::task::yield_now().await;
+        }
+        assert_eq!(change().await, Ok(()), "it changes again");
     }
     old.shutdown().await.unwrap();
 }
@@ -128,6 +134,8 @@ async fn one_at_a_time_takes_over() {
     let at = At::new("one");
     let (old, address) = at.running("old").await;
     let (first, _) = at.prepared("first").await;
+    let change = || old.set_traffic("who", [("who", 1.0)]);
+    assert_eq!(change().await, Err(ServeError::BeingReplaced), "the new one would not know of it");
     let refused = at.start().await.unwrap_err().to_string();
     assert!(refused.contains("another process is already taking over"), "{refused}");
     first.announce_ready();
@@ -157,12 +165,12 @@ async fn another_service_behind_the_same_path_is_left_alone() {
 async fn what_does_not_speak_of_a_takeover_is_refused() {
     let at = At::new("speaks");
     let listener = UnixListener::bind(&at.0).unwrap();
-    let named = r#"{"version":1,"pid":7,"sockets":[{"role":"http","address":"127.0.0.1:0"}]}"#;
+    let named = r#"{"version":1,"pid":7,"items":[{"role":"http","name":"127.0.0.1:0"}]}"#;
     for (said, why) in [
         (String::new(), "it ended before it said anything"),
         ("SSH-2.0\n".into(), "it is not understood"),
-        (r#"{"version":2,"pid":7,"sockets":[]}"#.to_owned() + "\n", "process 7 hands over in version 2"),
-        (named.to_owned() + "\n", "0 sockets came for 1 names"),
+        (r#"{"version":2,"pid":7,"items":[]}"#.to_owned() + "\n", "process 7 hands over in version 2"),
+        (named.to_owned() + "\n", "0 descriptors came for 1 names"),
         ("x".repeat(100_000), "it ended before it said anything"),
     ] {
         let listener = listener.try_clone().unwrap();

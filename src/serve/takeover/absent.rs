@@ -21,6 +21,10 @@ impl Handover {
         match self.never {}
     }
 
+    pub(crate) fn is_claimed(&self) -> bool {
+        match self.never {}
+    }
+
     pub(crate) fn is_waiting(&self) -> bool {
         match self.never {}
     }

@@ -2,13 +2,15 @@
 
 use std::{
     io::{self, Read, Write},
-    net::TcpListener,
-    os::unix::{fs::FileTypeExt, net::UnixStream},
+    os::{
+        fd::OwnedFd,
+        unix::{fs::FileTypeExt, net::UnixStream},
+    },
     path::Path,
     time::Duration,
 };
 
-use super::{Role, handover::Socket, wire};
+use super::{Role, handover::Item, wire};
 
 /// How long the running process may take to answer.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
@@ -18,13 +20,12 @@ pub(super) struct Claim {
     stream: UnixStream,
     /// The running process.
     pub(super) pid: u32,
-    /// Its sockets that were not taken yet.
-    sockets: Vec<Socket>,
-    taken: bool,
+    /// What it holds and was not taken yet.
+    items: Vec<Item>,
 }
 
 impl Claim {
-    /// Asks the process that offers its sockets at `path` for them; none when nobody does. Blocks.
+    /// Asks the process that offers what it holds at `path` for it; none when nobody does. Blocks.
     pub(super) fn stake(path: &Path) -> io::Result<Option<Self>> {
         let stream = match UnixStream::connect(path) {
             Ok(stream) => stream,
@@ -44,24 +45,17 @@ impl Claim {
         };
         stream.set_read_timeout(Some(ANSWER_TIMEOUT))?;
         stream.set_write_timeout(Some(ANSWER_TIMEOUT))?;
-        let wire::Greeting { pid, sockets } = wire::receive(&stream)?;
-        let sockets = sockets.ok_or_else(|| {
+        let wire::Greeting { pid, items } = wire::receive(&stream)?;
+        let items = items.ok_or_else(|| {
             io::Error::other(format!("another process is already taking over from process {pid}"))
         })?;
-        Ok(Some(Self { stream, pid, sockets, taken: false }))
+        Ok(Some(Self { stream, pid, items }))
     }
 
-    /// The running process's sockets for this address.
-    pub(super) fn take(&mut self, role: Role, address: &str) -> Vec<TcpListener> {
-        let wanted = |socket: &mut Socket| socket.role == role && socket.address == address;
-        let taken: Vec<_> = self.sockets.extract_if(.., wanted).map(|socket| socket.listener).collect();
-        self.taken |= !taken.is_empty();
-        taken
-    }
-
-    /// Whether any of its sockets was taken.
-    pub(super) fn is_taken(&self) -> bool {
-        self.taken
+    /// What the running process has for this role under this name.
+    pub(super) fn take(&mut self, role: Role, name: &str) -> Vec<OwnedFd> {
+        let wanted = |item: &mut Item| item.role == role && item.name == name;
+        self.items.extract_if(.., wanted).map(|item| item.fd).collect()
     }
 
     /// Tells the running process that this one goes on, and waits until it offers its sockets no longer. Blocks.

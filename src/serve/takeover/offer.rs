@@ -21,6 +21,8 @@ pub(super) struct Offer {
     path: PathBuf,
     /// Who may take over: the user of this process.
     owner: u32,
+    /// The file that was made, which tells it from one that another process has made since.
+    inode: u64,
 }
 
 impl Offer {
@@ -31,26 +33,15 @@ impl Offer {
         }
         let listener = UnixListener::bind(path)?;
         fs::set_permissions(path, fs::Permissions::from_mode(0o600))?;
-        Ok(Self { listener, owner: fs::symlink_metadata(path)?.uid(), path: path.into() })
+        let file = fs::symlink_metadata(path)?;
+        Ok(Self { listener, path: path.into(), owner: file.uid(), inode: file.ino() })
     }
 
-    /// Returns when another process has taken over; one that gives up before it is ready changes nothing.
-    pub(super) async fn taken(self, hand: impl Fn(&UnixStream) -> io::Result<()>) {
-        loop {
-            let claimant = self.next().await;
-            if hand(&claimant).is_err() {
-                continue;
-            }
-            let ready = tokio::select! {
-                ready = says_ready(&claimant) => ready,
-                never = self.refuse() => match never {},
-            };
-            if ready {
-                // First, so that the other process can make its own.
-                drop(self);
-                let _ = claimant.try_write(wire::YOURS);
-                return;
-            }
+    /// Whether the process behind a connection becomes ready; one that gives up before changes nothing.
+    pub(super) async fn awaited(&self, claimant: &UnixStream) -> bool {
+        tokio::select! {
+            ready = says_ready(claimant) => ready,
+            never = self.refuse() => match never {},
         }
     }
 
@@ -62,7 +53,7 @@ impl Offer {
     }
 
     /// The next connection of a process of our user.
-    async fn next(&self) -> UnixStream {
+    pub(super) async fn next(&self) -> UnixStream {
         loop {
             match self.listener.accept().await {
                 Ok((stream, _)) if stream.peer_cred().is_ok_and(|peer| peer.uid() == self.owner) => {
@@ -77,7 +68,9 @@ impl Offer {
 
 impl Drop for Offer {
     fn drop(&mut self) {
-        let _ = fs::remove_file(&self.path);
+        if fs::symlink_metadata(&self.path).is_ok_and(|file| file.ino() == self.inode) {
+            let _ = fs::remove_file(&self.path);
+        }
     }
 }
 
