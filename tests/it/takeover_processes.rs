@@ -81,7 +81,10 @@ impl Load {
         while !self.over.load(SeqCst) {
             let mut socket = Socket::connect(self.address);
             connections += 1;
-            while !self.over.load(SeqCst) && self.ask(&mut socket, "").header("connection") != Some("close") {
+            while !self.over.load(SeqCst) {
+                if self.ask(&mut socket, "").header("connection") == Some("close") {
+                    break;
+                }
             }
         }
         connections
