@@ -109,10 +109,10 @@ impl Serve {
             let configure = configure.clone();
             let office = Arc::clone(&office);
             App::new().configure(configure).default_service(web::to(move |request: HttpRequest| {
-                let response = service::no_route(&request);
+                let response = service::closing(&office, || service::no_route(&request));
                 let key = HttpKey::new(&"unmatched".into(), request.method(), response.status());
                 office.metrics.registry.http(key).add();
-                std::future::ready(service::closing(&office, response))
+                std::future::ready(response)
             }))
         };
         let address = self.run(Role::Http, &listen, workers, app).await?;
@@ -137,7 +137,7 @@ impl Serve {
             let unrouted = Arc::clone(&office);
             App::new().configure(move |config| service::configure(config, &office)).default_service(web::to(
                 move |request: HttpRequest| {
-                    std::future::ready(service::closing(&unrouted, service::no_route(&request)))
+                    std::future::ready(service::closing(&unrouted, || service::no_route(&request)))
                 },
             ))
         };

@@ -40,11 +40,12 @@ fn add(
 ) {
     let office = Arc::clone(office);
     config.service(web::resource(path).to(move |request: HttpRequest| {
-        let response = with_id(&request, |id| match *request.method() {
-            Method::GET | Method::HEAD => answer(&office, id),
-            _ => problem::not_allowed(Reader::Any, request.method(), &["GET", "HEAD"])(Some(id)),
-        });
-        std::future::ready(closing(&office, response))
+        std::future::ready(closing(&office, || {
+            with_id(&request, |id| match *request.method() {
+                Method::GET | Method::HEAD => answer(&office, id),
+                _ => problem::not_allowed(Reader::Any, request.method(), &["GET", "HEAD"])(Some(id)),
+            })
+        }))
     }));
 }
 
@@ -77,9 +78,12 @@ pub(crate) fn ready(office: &Office) -> Result<(), String> {
     })
 }
 
-/// While the service shuts down an answer closes its connection.
-pub(crate) fn closing(office: &Office, mut response: HttpResponse) -> HttpResponse {
-    if office.directory.closing() {
+/// While the service shuts down an answer closes its connection. It is looked first: an answer that says ready
+/// closes nothing.
+pub(crate) fn closing(office: &Office, answer: impl FnOnce() -> HttpResponse) -> HttpResponse {
+    let closing = office.directory.closing();
+    let mut response = answer();
+    if closing {
         response.head_mut().set_connection_type(ConnectionType::Close);
     }
     response
