@@ -1,5 +1,6 @@
 //! What users implement: an actor, the messages it takes, and optionally batches of them.
 
+mod health;
 mod reconfigure;
 
 use std::{
@@ -20,6 +21,7 @@ use crate::{
         configure::Takes,
         context::ReplicaContext,
         execute::{Form, Plain},
+        health::Check,
         lane_port::LanePort,
         replica::Factory,
     },
@@ -40,6 +42,7 @@ use crate::{
     },
 };
 
+pub use health::CheckHealth;
 pub use reconfigure::Reconfigure;
 
 /// One to `max_batch_size` requests handed to a replica in one call; its answer has one result for each,
@@ -179,6 +182,8 @@ pub struct Backend<A: Actor<Context = ReplicaContext<A>>> {
     pub(crate) placement: Placement,
     /// What takes a `user_config`.
     pub(crate) takes: Option<Arc<dyn Takes<A>>>,
+    /// What says whether a replica is well.
+    pub(crate) health_check: Option<Check<A>>,
     /// Headers that it asks for in an HTTP request.
     pub(crate) wanted_headers: WantedHeaders,
     /// Set for inference models: what is known of the model once it is loaded.
@@ -206,6 +211,7 @@ impl<A: Actor<Context = ReplicaContext<A>>> Backend<A> {
             copiers: Copiers::default(),
             placement: Placement::Worker,
             takes: None,
+            health_check: None,
             wanted_headers: WantedHeaders::None,
             model: None,
         }

@@ -5,6 +5,7 @@ mod changes;
 mod ending;
 mod endpoints;
 mod events;
+mod health;
 
 use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError, atomic::Ordering},
@@ -27,6 +28,7 @@ use crate::{
     comparison::comparer::Comparer,
     config::Placement,
     error::ServeError,
+    health::{Recent, Record},
     ids::{BackendName, ReplicaId},
     metrics::{Metrics, in_flight::InFlight},
     routing::{directory::Directory, models::Models, routes::Routes},
@@ -38,6 +40,7 @@ use changes::ChangeTimedOut;
 pub(crate) use ending::{Crash, DrainAll};
 pub(crate) use endpoints::{CreateEndpoint, DeleteEndpoint, SetShadow, SetTraffic};
 use events::{DrainTimedOut, Happened, StartTimedOut};
+use health::Sweeps;
 
 /// First pause before a replica that gave up is replaced; doubled for each further one in a row.
 const REPLACE_PAUSE: Duration = Duration::from_millis(500);
@@ -74,13 +77,14 @@ impl Office {
 /// Owns what should exist and makes it so.
 pub(crate) struct Controller {
     office: Arc<Office>,
+    sweeps: Sweeps,
 }
 
 type Outcome = Result<(), ServeError>;
 
 impl Controller {
     pub(crate) fn new(office: Arc<Office>) -> Self {
-        Self { office }
+        Self { office, sweeps: Sweeps::default() }
     }
 
     /// Takes the steps that lead from what is there to what is wanted, and answers who waited for it.
@@ -101,6 +105,7 @@ impl Controller {
             }
         }
         entry.publish();
+        self.watch(entry, ctx);
         if !entry.deleting {
             changes::advance(name, entry, ctx);
         }
@@ -148,6 +153,7 @@ impl Controller {
         let generation = entry.generation;
         let id = ReplicaId { backend: name.clone(), slot, generation };
         let cells = entry.metrics.enter(slot, generation);
+        let counts = Arc::clone(&cells);
         let controller = ctx.address();
         let backend = name.clone();
         let Built { control, ports, start } = entry.code.build(Order {
@@ -184,8 +190,19 @@ impl Controller {
         ctx.notify_later(StartTimedOut { backend: name.clone(), generation }, entry.config.startup_timeout);
         let state = ReplicaState::Starting;
         let (since, config) = (Instant::now(), entry.config.user_config.clone());
-        let entering = ReplicaEntry { id, state, since, control, ports, config, changing: None, _seat: seat };
-        entry.replicas.push(entering);
+        entry.replicas.push(ReplicaEntry {
+            id,
+            state,
+            since,
+            control,
+            ports,
+            config,
+            changing: None,
+            record: Record::default(),
+            recent: Recent::default(),
+            cells: counts,
+            seat,
+        });
         true
     }
 

@@ -14,6 +14,7 @@ use crate::{
     },
     config::{BackendConfig, BackendUpdate},
     error::ServeError,
+    health::Ejector,
     ids::BackendName,
 };
 
@@ -64,6 +65,8 @@ impl Handler<CreateBackend> for Controller {
                     deleting: false,
                     failure: None,
                     last_error: None,
+                    checked: tokio::time::Instant::now(),
+                    ejector: Ejector::default(),
                     failed_replacements: 0,
                     waiters: vec![tx],
                     deleters: Vec::new(),
