@@ -24,7 +24,7 @@ use crate::{
 /// time is made beside calls, which do not wait for it. Later on three failures in a row, or as many times
 /// no answer within
 /// [`health_check_timeout`](field@crate::BackendConfig::health_check_timeout), make the replica unhealthy: it is taken
-/// out, what waits there goes to its siblings, and another one is started in its place.
+/// out, another one is started in its place, and what waits there goes to its siblings or waits for that one.
 ///
 /// ```
 /// use actix::{Actor, Handler, Message};

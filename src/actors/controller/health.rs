@@ -8,7 +8,7 @@ use tokio::time::Instant;
 use crate::{
     actors::{
         context::ReplicaContext,
-        controller::{Controller, drain},
+        controller::{Controller, drain, holding},
         fleet::{BackendEntry, Fleet, ReplicaEntry},
         reconcile::ReplicaState,
     },
@@ -63,8 +63,12 @@ impl Controller {
             let replica = entry.replica(generation).filter(|r| r.state == ReplicaState::Running);
             let Some(replica) = replica else { return };
             let (slot, standing) = (replica.id.slot, replica.record.answered(number, outcome.is_ok()));
+            if standing == Some(Standing::Healthy) {
+                replica.reason = None;
+            }
             let (Some(standing), Err(why)) = (standing, outcome) else { return };
             let why = failed(slot, standing, &format!("its health check failed: {why}"));
+            replica.reason = Some(why.clone());
             entry.last_error = Some(why.clone());
             (standing == Standing::Unhealthy).then(|| Unhealthy { backend: backend.clone(), generation, why })
         };
@@ -73,13 +77,18 @@ impl Controller {
         }
     }
 
-    /// Out of the routing table at once; what waits there goes to siblings, and another one is started.
+    /// Out of the routing table at once; what waits there goes to siblings, or where there is none waits for the one
+    /// that is started in its place.
     fn replace(&self, Unhealthy { backend, generation, why }: Unhealthy, ctx: &mut ReplicaContext<Self>) {
         let control = {
             let mut fleet = self.office.fleet();
-            let replica = fleet.backends.get_mut(&backend).and_then(|entry| entry.replica(generation));
-            let Some(replica) = replica else { return };
-            Arc::clone(&replica.control)
+            let Some(entry) = fleet.backends.get_mut(&backend) else { return };
+            let Some(replica) = entry.replica(generation) else { return };
+            let control = Arc::clone(&replica.control);
+            if running(&entry.replicas).count() == 1 && !entry.holding && entry.wanted() > 0 {
+                holding::begin(&backend, entry, ctx);
+            }
+            control
         };
         control.stop();
         self.lost(&backend, generation, why, ctx);
@@ -135,7 +144,7 @@ impl Handler<Sweep> for Controller {
             let mut fleet = self.office.fleet();
             let Fleet { backends, pool, .. } = &mut *fleet;
             let mut next = None;
-            for (name, entry) in backends.iter_mut().filter(|(_, entry)| !entry.deleting) {
+            for (name, entry) in backends.iter_mut().filter(|(_, entry)| !entry.deleting()) {
                 unhealthy.extend(give_up(name, entry, now));
                 if entry.checked + entry.config.health_check_period <= now {
                     entry.checked = now;
@@ -181,6 +190,7 @@ fn give_up(name: &BackendName, entry: &mut BackendEntry, now: Instant) -> Vec<Un
         let after = patience.as_secs_f64();
         let why =
             failed(replica.id.slot, standing, &format!("its health check was not answered within {after} s"));
+        replica.reason = Some(why.clone());
         entry.last_error = Some(why.clone());
         if standing == Standing::Unhealthy {
             let generation = replica.id.generation;
@@ -219,11 +229,16 @@ fn eject(
             "replica {slot} is replaced: {} of its last {} answers failed, while those of the others did not",
             answers.failed, answers.given
         );
-        entry.last_error = Some(why.into());
+        let why: Box<str> = why.into();
+        entry.last_error = Some(why.clone());
         entry.metrics.ejected(slot);
-        drain(name, entry, slot, ctx);
+        drain(name, entry, *replica, ctx);
+        if let Some(replica) = entry.replica(*replica) {
+            replica.reason = Some(why);
+        }
         // With room for one more it need not wait until the other has gone.
-        let _ = entry.claim(name, wanted, pool);
+        let config = entry.config.clone();
+        let _ = entry.claim(name, &config, pool);
     }
     !out.is_empty()
 }

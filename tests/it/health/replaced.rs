@@ -33,6 +33,26 @@ async fn what_waits_at_an_unhealthy_replica_goes_to_its_siblings() -> Result<(),
 }
 
 #[actix_web::test]
+async fn what_waits_at_the_only_replica_waits_for_the_one_that_replaces_it() -> Result<(), ServeError> {
+    let ward = Ward::new();
+    let (stage, ping) = stage(&ward, config().max_concurrent_queries(1)).await;
+    let hold = stage.serve().handle::<Hold>("ward")?;
+    let calls: Vec<_> = (0..10).map(|_| hold.call(Hold)).collect();
+    until("it is busy", || ward.calls.inside() == 1).await;
+    ward.says(|visit| if visit.generation == 1 { Ill } else { Later(s(7)) });
+    sleep(s(32)).await;
+    // Its replacement is checked for the first time.
+    assert_eq!(generations(stage.serve()), [2]);
+    let late = ping.call(Ping);
+    ward.calls.release(10);
+    let mut answers = join_all(calls).await;
+    assert_eq!(answers.remove(0), Err(ServeError::Stopped), "it ran");
+    assert_eq!(answers, vec![Ok(2); 9]);
+    assert_eq!(late.await?, (0, 2));
+    stage.end().await
+}
+
+#[actix_web::test]
 async fn only_the_one_that_is_ill_is_replaced() -> Result<(), ServeError> {
     let ward = Ward::new();
     let (stage, ping) = stage(&ward, config().num_replicas(3)).await;
