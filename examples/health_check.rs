@@ -76,7 +76,7 @@ pub async fn deploy(serve: &Serve, database: &Database) -> Result<(), ServeError
 
 #[actix_web::main]
 async fn main() -> Result<(), ServeError> {
-    let serve = Serve::start(ServeOptions::default().serving_threads(std::num::NonZeroUsize::MIN)).await?;
+    let serve = Serve::start(ServeOptions::default()).await?;
     let database = Database::default();
     deploy(&serve, &database).await?;
     let offer = serve.handle::<Offer>("shop")?;

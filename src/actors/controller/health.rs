@@ -70,28 +70,34 @@ impl Controller {
             let why = failed(slot, standing, &format!("its health check failed: {why}"));
             replica.reason = Some(why.clone());
             entry.last_error = Some(why.clone());
-            (standing == Standing::Unhealthy).then(|| Unhealthy { backend: backend.clone(), generation, why })
+            (standing == Standing::Unhealthy).then_some(why)
         };
-        if let Some(unhealthy) = unhealthy {
-            self.replace(unhealthy, ctx);
+        if let Some(why) = unhealthy {
+            self.replace(backend, generation, why, ctx);
         }
     }
 
     /// Out of the routing table at once; what waits there goes to siblings, or where there is none waits for the one
     /// that is started in its place.
-    fn replace(&self, Unhealthy { backend, generation, why }: Unhealthy, ctx: &mut ReplicaContext<Self>) {
+    pub(super) fn replace(
+        &self,
+        backend: &BackendName,
+        generation: u64,
+        why: Box<str>,
+        ctx: &mut ReplicaContext<Self>,
+    ) {
         let control = {
             let mut fleet = self.office.fleet();
-            let Some(entry) = fleet.backends.get_mut(&backend) else { return };
+            let Some(entry) = fleet.backends.get_mut(backend) else { return };
             let Some(replica) = entry.replica(generation) else { return };
             let control = Arc::clone(&replica.control);
             if running(&entry.replicas).count() == 1 && !entry.holding && entry.wanted() > 0 {
-                holding::begin(&backend, entry, ctx);
+                holding::begin(backend, entry, ctx);
             }
             control
         };
         control.stop();
-        self.lost(&backend, generation, why, ctx);
+        self.lost(backend, generation, why, ctx);
         // Its thread may hang, and not get to it.
         control.close();
     }
@@ -160,7 +166,9 @@ impl Handler<Sweep> for Controller {
                 self.sweep_at(at, ctx);
             }
         }
-        unhealthy.into_iter().for_each(|replica| self.replace(replica, ctx));
+        for Unhealthy { backend, generation, why } in unhealthy {
+            self.replace(&backend, generation, why, ctx);
+        }
         ejected.iter().for_each(|name| self.reconcile(name, ctx));
     }
 }

@@ -118,6 +118,26 @@ async fn an_update_to_more_replicas_fails_when_their_first_check_does() -> Resul
 }
 
 #[actix_web::test]
+async fn a_new_version_that_fails_its_first_check_is_not_rolled_out() -> Result<(), ServeError> {
+    let ward = Ward::new();
+    let (stage, ping) = stage(&ward, config().num_replicas(2)).await;
+    ward.says(|visit| if visit.generation > 2 { IllLater(ms(10)) } else { Well });
+    let serve = stage.serve().clone();
+    let next = BackendUpdate::default().version("2");
+    let update = actix_web::rt::spawn(async move { serve.update_backend_config("ward", next).await });
+    while !update.is_finished() {
+        assert!(ping.call(Ping).await?.1 <= 2);
+        sleep(ms(1)).await;
+    }
+    let error = update.await.unwrap().unwrap_err();
+    assert_eq!(error.code(), "rollout_failed");
+    assert!(error.to_string().ends_with("its health check failed: it feels ill"), "{error}");
+    assert!(ping.call(Ping).await?.1 <= 2);
+    assert_eq!(generations(stage.serve()), [1, 2]);
+    stage.end().await
+}
+
+#[actix_web::test]
 async fn a_replica_ends_in_the_middle_of_its_first_check_when_it_is_told_to() -> Result<(), ServeError> {
     let ward = Ward::new();
     let (stage, _) = stage(&ward, config()).await;
