@@ -2,6 +2,7 @@
 
 mod backends;
 mod changes;
+mod draining;
 mod ending;
 mod endpoints;
 mod events;
@@ -39,10 +40,10 @@ use crate::{
 
 pub(crate) use backends::{CreateBackend, DeleteBackend, DeployBackend, UpdateBackend};
 use changes::ChangeTimedOut;
+use draining::drain;
 pub(crate) use ending::{Crash, DrainAll};
 pub(crate) use endpoints::{CreateEndpoint, DeleteEndpoint, SetShadow, SetTraffic};
 use events::{DrainTimedOut, Happened, StartTimedOut};
-use health::Sweeps;
 
 /// First pause before a replica that gave up is replaced; doubled for each further one in a row.
 const REPLACE_PAUSE: Duration = Duration::from_millis(500);
@@ -79,14 +80,14 @@ impl Office {
 /// Owns what should exist and makes it so.
 pub(crate) struct Controller {
     office: Arc<Office>,
-    sweeps: Sweeps,
+    sweeps: health::Sweeps,
 }
 
 type Outcome = Result<(), ServeError>;
 
 impl Controller {
     pub(crate) fn new(office: Arc<Office>) -> Self {
-        Self { office, sweeps: Sweeps::default() }
+        Self { office, sweeps: health::Sweeps::default() }
     }
 
     /// Takes the steps that lead from what is there to what is wanted, and answers who waited for it.
@@ -162,7 +163,6 @@ impl Controller {
         let generation = entry.generation;
         let id = ReplicaId { backend: name.clone(), slot, generation };
         let cells = entry.metrics.enter(slot, generation);
-        let counts = Arc::clone(&cells);
         let controller = ctx.address();
         let backend = name.clone();
         let Built { control, ports, start } = entry.code.build(Order {
@@ -175,7 +175,7 @@ impl Controller {
             config: entry.config.clone(),
             admitted: admitted(&entry.config, 1, 0),
             home: Arc::clone(&entry.routes),
-            cells,
+            cells: Arc::clone(&cells),
             batcher_cells: self.office.directory.own_actors("batcher"),
             recorder: Some(self.office.metrics.recorder_for(&id)),
             timer: self.office.timer,
@@ -211,7 +211,7 @@ impl Controller {
             changing: None,
             record: Record::default(),
             recent: Recent::default(),
-            cells: counts,
+            cells,
             seat,
         });
         true
@@ -275,38 +275,6 @@ impl Controller {
             ctx.notify_later(Reconcile(name.clone()), after);
         }
     }
-}
-
-/// Out of the routing table first; then what runs and waits is finished; then it stops, by force if it must.
-fn drain(
-    name: &BackendName,
-    entry: &mut BackendEntry,
-    generation: u64,
-    ctx: &mut ReplicaContext<Controller>,
-) {
-    let timeout = entry.config.graceful_shutdown_timeout;
-    let (deleting, release) = (entry.deleting(), entry.release);
-    let Some(replica) = entry.replica(generation) else { return };
-    let replaced = !deleting && replica.release != release;
-    // One that is not ready yet has nothing to finish, and may take long to be ready.
-    let timeout = if replica.state == ReplicaState::Starting { Duration::ZERO } else { timeout };
-    replica.state = ReplicaState::Draining;
-    replica.since = Instant::now();
-    replica.reason = Some(match (deleting, replaced) {
-        (true, _) => "its backend is deleted".into(),
-        (_, true) => format!("replaced by release {release}").into(),
-        _ => "fewer replicas are wanted".into(),
-    });
-    if replica.changing.take().is_some() {
-        replica.control.withdraw();
-    }
-    let control = Arc::clone(&replica.control);
-    if replaced && !entry.holding && !entry.hold_is_over() {
-        holding::begin(name, entry, ctx);
-    }
-    entry.publish();
-    control.drain();
-    ctx.notify_later(DrainTimedOut { backend: name.clone(), generation }, timeout);
 }
 
 impl Actor for Controller {

@@ -28,6 +28,7 @@ mod example_health_check;
 mod example_reconfigure;
 mod examples;
 mod examples_http;
+mod examples_rolling;
 mod examples_traffic;
 mod frail;
 #[cfg(feature = "gpu")]
@@ -48,6 +49,7 @@ mod placement;
 mod process;
 mod reconfigure;
 mod resources;
+mod rolling;
 mod shutdown;
 #[cfg(feature = "onnx")]
 mod socket;
