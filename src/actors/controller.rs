@@ -8,6 +8,7 @@ mod endpoints;
 mod events;
 mod health;
 mod holding;
+mod reading;
 
 use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError, atomic::Ordering},

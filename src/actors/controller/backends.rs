@@ -14,7 +14,7 @@ use crate::{
         backend_state::BackendState,
         build::Code,
         context::ReplicaContext,
-        controller::{Controller, Outcome, events::DrainTimedOut, refuse, wait},
+        controller::{Controller, Outcome, events::DrainTimedOut, reading, refuse, wait},
         fleet::{BackendEntry, Fleet, Wish},
         reconcile::ReplicaState,
     },
@@ -48,6 +48,10 @@ impl Handler<CreateBackend> for Controller {
         if let Err(why) = code.check(&config) {
             return refuse(why);
         }
+        if code.is_unread() {
+            let read = Arc::clone(&code);
+            return reading::first(read, CreateBackend { name, source, code, config }, ctx);
+        }
         self.create(name, Wish { code, source, config }, ctx)
     }
 }
@@ -71,6 +75,10 @@ impl Handler<DeployBackend> for Controller {
     ) -> Self::Result {
         if let Err(why) = code.check(&config) {
             return refuse(why);
+        }
+        if code.is_unread() {
+            let read = Arc::clone(&code);
+            return reading::first(read, DeployBackend { name, source, code, config }, ctx);
         }
         let wish = Wish { code, source, config };
         let exists = self.office.fleet().backends.contains_key(&name);
@@ -126,6 +134,9 @@ impl Controller {
         Wish { code, source, config }: Wish,
         ctx: &mut ReplicaContext<Self>,
     ) -> ResponseFuture<Outcome> {
+        if self.office.directory.closing() {
+            return refuse(ServeError::ShuttingDown);
+        }
         let (tx, rx) = oneshot::channel();
         let metrics = self.office.metrics.registry.backend(&name);
         let mut fleet = self.office.fleet();
