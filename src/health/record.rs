@@ -91,12 +91,12 @@ mod tests {
 
     #[test]
     fn the_third_failure_in_a_row_is_one_too_many_and_a_good_answer_begins_anew() {
+        use Standing::{Failing, Healthy, Unhealthy};
         let (mut record, now) = (Record::default(), Instant::now());
         let mut check = |well| {
             let number = record.ask(now).unwrap();
             record.answered(number, well)
         };
-        use Standing::{Failing, Healthy, Unhealthy};
         let seen = [false, false, true, false, false, false].map(|well| check(well).unwrap());
         assert_eq!(seen, [Failing(1), Failing(2), Healthy, Failing(1), Failing(2), Unhealthy]);
     }
