@@ -6,6 +6,7 @@ mod draining;
 mod ending;
 mod endpoints;
 mod events;
+mod health;
 mod holding;
 mod reading;
 
@@ -31,6 +32,7 @@ use crate::{
     config::Placement,
     error::ServeError,
     guard::drop_guarded,
+    health::{Recent, Record},
     ids::{BackendName, ReplicaId},
     metrics::{Metrics, in_flight::InFlight},
     routing::{directory::Directory, models::Models, routes::Routes},
@@ -79,13 +81,14 @@ impl Office {
 /// Owns what should exist and makes it so.
 pub(crate) struct Controller {
     office: Arc<Office>,
+    sweeps: health::Sweeps,
 }
 
 type Outcome = Result<(), ServeError>;
 
 impl Controller {
     pub(crate) fn new(office: Arc<Office>) -> Self {
-        Self { office }
+        Self { office, sweeps: health::Sweeps::default() }
     }
 
     /// Takes the steps that lead from what is there to what is wanted, and answers who waited for it.
@@ -105,6 +108,7 @@ impl Controller {
             }
         }
         entry.publish();
+        self.watch(entry, ctx);
         // While replicas are replaced those that are new stay as they are: few enough take calls.
         if !entry.deleting() && !entry.rolling() {
             changes::advance(name, entry, ctx);
@@ -172,7 +176,7 @@ impl Controller {
             config: entry.config.clone(),
             admitted: admitted(&entry.config, 1, 0),
             home: Arc::clone(&entry.routes),
-            cells,
+            cells: Arc::clone(&cells),
             batcher_cells: self.office.directory.own_actors("batcher"),
             recorder: Some(self.office.metrics.recorder_for(&id)),
             timer: self.office.timer,
@@ -206,7 +210,10 @@ impl Controller {
             ports,
             config: entry.config.user_config.clone(),
             changing: None,
-            _seat: seat,
+            record: Record::default(),
+            recent: Recent::default(),
+            cells,
+            seat,
         });
         true
     }
