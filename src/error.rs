@@ -111,6 +111,9 @@ pub enum ServeError {
     /// This Serve is shutting down.
     #[error("the service is shutting down")]
     ShuttingDown,
+    /// Another process is taking over from this one, and would not know of the change.
+    #[error("another process is taking over from this one, which changes nothing meanwhile; ask again")]
+    BeingReplaced,
     /// The backend's own error, in its own words.
     #[error("{detail}")]
     Backend {
@@ -332,6 +335,7 @@ impl ServeError {
             Self::NoAnswer => "no_answer",
             Self::Stopped => "stopped",
             Self::ShuttingDown => "shutting_down",
+            Self::BeingReplaced => "being_replaced",
             Self::Backend { code, .. } => code,
             Self::WouldDeadlock { .. } => "would_deadlock",
             Self::Invalid { .. } => "invalid",
@@ -372,6 +376,7 @@ impl ServeError {
             | Self::DeadlineExceeded
             | Self::Stopped
             | Self::ShuttingDown
+            | Self::BeingReplaced
             | Self::TimedOut { .. }
             | Self::State(_)
             | Self::StateNotSaved { .. }
@@ -382,7 +387,10 @@ impl ServeError {
 
     /// Whether the same request may be sent again: it never began, or nothing came of it.
     pub fn retryable(&self) -> bool {
-        matches!(self, Self::Overloaded { .. } | Self::NoReplica { .. } | Self::ShuttingDown)
+        matches!(
+            self,
+            Self::Overloaded { .. } | Self::NoReplica { .. } | Self::ShuttingDown | Self::BeingReplaced
+        )
     }
 }
 

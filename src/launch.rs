@@ -37,7 +37,10 @@ pub(crate) async fn run(file: &Path) -> Result<(), LaunchError> {
         started = start(&serve, config) => {
             started?;
             tell("ready");
-            signals.received().await;
+            tokio::select! {
+                () = signals.received() => {}
+                () = serve.replaced() => tell("another process has taken over"),
+            }
         }
     }
     Ok(serve.shutdown().await?)
@@ -88,6 +91,9 @@ fn options(config: &ServeConfig) -> ServeOptions {
     let mut options = ServeOptions::default().announces_ready().capacity(config.capacity.clone());
     if let Some(state) = &config.state {
         options = options.state(state).declared(config.clone());
+    }
+    if let Some(path) = &config.takeover {
+        options = options.takeover(path);
     }
     match (config.http.location, config.http.threads) {
         (Location::HeadOnly | Location::EveryNode, _) => options.lent_threads(),

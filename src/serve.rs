@@ -8,6 +8,7 @@ mod signals;
 mod sources;
 mod status;
 mod system;
+pub(crate) mod takeover;
 
 use std::{
     fmt,
@@ -42,6 +43,7 @@ use crate::{
         options::{Readiness, Seats},
         sources::Sources,
         system::SystemThread,
+        takeover::Handover,
     },
     traffic::{ShadowRule, TrafficPolicy},
 };
@@ -66,6 +68,8 @@ pub(crate) struct Inner {
     controller_stop: Arc<dyn Stop>,
     system: Mutex<Option<SystemThread>>,
     pub(crate) servers: Mutex<Vec<actix_web::dev::ServerHandle>>,
+    /// With which another process can take over.
+    pub(crate) handover: Option<Arc<Handover>>,
     options: ServeOptions,
     /// The code that configurations name.
     sources: Sources,
@@ -86,15 +90,23 @@ impl Serve {
     /// Starts the actors and threads; nothing is served yet.
     ///
     /// # Errors
-    /// [`ServeError::Internal`] when a thread cannot be started, [`ServeError::InvalidConfig`] for a capacity that
-    /// cannot be, [`ServeError::State`] for a state directory that cannot be used.
+    /// [`ServeError::Internal`] when a thread cannot be started or the running process cannot be taken over from,
+    /// [`ServeError::InvalidConfig`] for a capacity that cannot be, [`ServeError::State`] for a state directory that
+    /// cannot be used.
     ///
     /// # Panics
     /// With [`ServeOptions::current_thread`], outside of a runtime that runs local tasks.
     pub async fn start(options: ServeOptions) -> Result<Self, ServeError> {
         let capacity = options.all();
         capacity.check()?;
-        let (memory, restored) = restore::remembered(&options)?;
+        let handover = match &options.takeover {
+            Some(path) => Some(Arc::new(Handover::begin(path.clone()).await?)),
+            None => None,
+        };
+        let (mut memory, restored) = restore::remembered(&options, handover.as_deref())?;
+        if let Some(handover) = handover.clone() {
+            memory = memory.unless(move || handover.is_claimed());
+        }
         let office = Arc::new(Office {
             fleet: Mutex::new(Fleet::new(capacity)),
             memory: Mutex::new(memory),
@@ -132,6 +144,7 @@ impl Serve {
             controller_stop,
             system: Mutex::new(system),
             servers: Mutex::default(),
+            handover,
             options,
             sources,
             restored,
@@ -396,6 +409,9 @@ impl Serve {
     {
         if self.0.office.directory.closing() {
             return Err(ServeError::ShuttingDown);
+        }
+        if self.0.handover.as_ref().is_some_and(|handover| handover.is_claimed()) {
+            return Err(ServeError::BeingReplaced);
         }
         self.0.controller.send(msg).await.unwrap_or_else(|_| {
             Err(ServeError::Internal(

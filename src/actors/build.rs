@@ -16,6 +16,7 @@ use crate::{
         context::{Desk, ReplicaContext},
         control::{Beside, Control},
         execute::Whole,
+        health::Checked,
         identity::Identity,
         lane::{Lane, Patience, ReplicaControl},
         lane_port::LanePort,
@@ -183,6 +184,7 @@ impl<A: Actor<Context = ReplicaContext<A>>> Code for Backend<A> {
             config: order.config.user_config.clone(),
             timeout: order.config.startup_timeout,
         };
+        let health = Checked { check: self.health_check, timeout: order.config.health_check_timeout };
         let start = {
             let control = Arc::clone(&control);
             let unstarted = Unstarted(Some(Arc::clone(&order.on_event)));
@@ -197,6 +199,7 @@ impl<A: Actor<Context = ReplicaContext<A>>> Code for Backend<A> {
                     identity: order.identity,
                     desk: Rc::new(Desk::new(order.cells, order.recorder)),
                     user,
+                    health,
                     patience: Patience {
                         failures_max: restart.max_restarts,
                         window: restart.window,
@@ -301,6 +304,7 @@ impl<A: Actor<Context = ReplicaContext<A>>> Build<'_, A> {
                 identity,
                 desk: Rc::new(Desk::new(cells, None)),
                 user: Configured::default(),
+                health: Checked::default(),
                 patience: Patience::ENDLESS,
                 on_event: Box::new(drop),
             };

@@ -7,13 +7,15 @@ mod draining;
 mod ending;
 mod endpoints;
 mod events;
+mod health;
 mod holding;
 mod memory;
+mod office;
 mod reading;
 mod resolved;
 
 use std::{
-    sync::{Arc, Mutex, MutexGuard, PoisonError, atomic::Ordering},
+    sync::{Arc, atomic::Ordering},
     time::{Duration, Instant},
 };
 
@@ -27,16 +29,12 @@ use crate::{
         fleet::{BackendEntry, Fleet, ReplicaEntry, Seat, admitted},
         identity::Identity,
         reconcile::{Action, ReplicaState, next_actions},
-        threads::Threads,
-        timer::TimerKind,
     },
-    comparison::comparer::Comparer,
     config::Placement,
     error::ServeError,
     guard::drop_guarded,
+    health::{Recent, Record},
     ids::{BackendName, ReplicaId},
-    metrics::{Metrics, in_flight::InFlight},
-    routing::{directory::Directory, models::Models, routes::Routes},
     traffic::window::SAMPLE_PERIOD,
 };
 
@@ -48,6 +46,7 @@ pub(crate) use ending::{Crash, DrainAll};
 pub(crate) use endpoints::{CreateEndpoint, DeleteEndpoint, SetShadow, SetTraffic};
 use events::{DrainTimedOut, Happened, StartTimedOut};
 pub(crate) use memory::Memory;
+pub(crate) use office::Office;
 
 /// First pause before a replica that gave up is replaced; doubled for each further one in a row.
 const REPLACE_PAUSE: Duration = Duration::from_millis(500);
@@ -58,41 +57,17 @@ const THREAD_PAUSE: Duration = Duration::from_millis(10);
 /// How long a replica that was told to stop may take before it is given up for lost.
 const STOP_GRACE: Duration = Duration::from_millis(500);
 
-/// What the Controller works with; outlives its state.
-pub(crate) struct Office {
-    pub(crate) fleet: Mutex<Fleet>,
-    /// What it was told. Whoever holds it does not ask for the fleet.
-    pub(crate) memory: Mutex<Memory>,
-    pub(crate) directory: Arc<Directory>,
-    pub(crate) routes: Arc<Routes>,
-    pub(crate) models: Arc<Models>,
-    pub(crate) threads: Arc<Threads>,
-    pub(crate) metrics: Arc<Metrics>,
-    /// Compares the answers of shadow backends.
-    pub(crate) comparer: Arc<Comparer>,
-    /// HTTP requests whose bodies are read or whose answers are made.
-    pub(crate) exchanges: Arc<InFlight>,
-    pub(crate) timer: TimerKind,
-    /// Everything shares the thread that there is, whose time a test may have paused.
-    pub(crate) one_thread: bool,
-}
-
-impl Office {
-    pub(crate) fn fleet(&self) -> MutexGuard<'_, Fleet> {
-        self.fleet.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
 /// Owns what should exist and makes it so.
 pub(crate) struct Controller {
     office: Arc<Office>,
+    sweeps: health::Sweeps,
 }
 
 type Outcome = Result<(), ServeError>;
 
 impl Controller {
     pub(crate) fn new(office: Arc<Office>) -> Self {
-        Self { office }
+        Self { office, sweeps: health::Sweeps::default() }
     }
 
     /// Takes the steps that lead from what is there to what is wanted, and answers who waited for it.
@@ -112,6 +87,7 @@ impl Controller {
             }
         }
         entry.publish();
+        self.watch(entry, ctx);
         // While replicas are replaced those that are new stay as they are: few enough take calls.
         if !entry.deleting() && !entry.rolling() {
             changes::advance(name, entry, ctx);
@@ -179,7 +155,7 @@ impl Controller {
             config: entry.config.clone(),
             admitted: admitted(&entry.config, 1, 0),
             home: Arc::clone(&entry.routes),
-            cells,
+            cells: Arc::clone(&cells),
             batcher_cells: self.office.directory.own_actors("batcher"),
             recorder: Some(self.office.metrics.recorder_for(&id)),
             timer: self.office.timer,
@@ -213,7 +189,10 @@ impl Controller {
             ports,
             config: entry.config.user_config.clone(),
             changing: None,
-            _seat: seat,
+            record: Record::default(),
+            recent: Recent::default(),
+            cells,
+            seat,
         });
         true
     }

@@ -9,6 +9,7 @@ mod control;
 pub(crate) mod controller;
 pub(crate) mod execute;
 pub(crate) mod fleet;
+pub(crate) mod health;
 pub(crate) mod identity;
 mod items;
 pub(crate) mod lane;

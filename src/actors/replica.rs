@@ -1,6 +1,7 @@
 //! A replica: the user's actor in its own loop, which polls commands, mailbox, calls and futures in turn.
 
 mod configure;
+mod health;
 mod task;
 
 use std::{
@@ -15,6 +16,7 @@ use crate::{
     actors::{
         configure::Configured,
         context::{Desk, ReplicaContext},
+        health::Checked,
         identity::Identity,
         lane::{Command, Lane, Patience},
     },
@@ -23,6 +25,7 @@ use crate::{
 };
 
 use configure::Configuring;
+use health::{Checking, Proving};
 pub(crate) use task::ReplicaTask;
 
 /// Calls begun in one turn before futures, timers and other actors get theirs.
@@ -45,6 +48,12 @@ pub(crate) enum Event {
     GaveUp(Box<str>),
     /// A change of its `user_config` was made, or refused for this reason.
     Configured(Result<(), Box<str>>),
+    /// A health check went well, or failed for this reason.
+    Checked {
+        /// The number that it was asked for by.
+        number: u64,
+        outcome: Result<(), Box<str>>,
+    },
     /// It has stopped as it was told, or its thread has ended.
     Stopped,
 }
@@ -56,6 +65,7 @@ pub(crate) struct Parts<A: Actor> {
     pub(crate) identity: Arc<Identity>,
     pub(crate) desk: Rc<Desk>,
     pub(crate) user: Configured<A>,
+    pub(crate) health: Checked<A>,
     pub(crate) patience: Patience,
     pub(crate) on_event: Box<dyn Fn(Event)>,
 }
@@ -68,6 +78,8 @@ enum Phase {
     BackingOff(Pin<Box<Sleep>>),
     /// Its state takes a `user_config`; calls wait.
     Configuring(Configuring),
+    /// Its first health check takes time; calls wait.
+    Proving(Proving),
     /// It takes calls.
     Running,
     /// It is gone.
@@ -81,6 +93,8 @@ pub(crate) struct Cell<A: Actor<Context = ReplicaContext<A>>> {
     mailbox: Mailbox<A>,
     phase: Phase,
     failures: VecDeque<Instant>,
+    /// The health check that is being made.
+    checking: Checking,
     rebuilding: bool,
     /// Calls wait for a change of its `user_config`.
     holding: bool,
@@ -185,6 +199,7 @@ impl<A: Actor<Context = ReplicaContext<A>>> Cell<A> {
     /// Drops the state and the futures that belong to it; those of requests stay.
     fn drop_state(&mut self) {
         let ctx = &mut self.ctx;
+        self.checking.drop_rest(&ctx.desk);
         let gone: Vec<_> = ctx
             .items
             .extract_if(.., |item| item.owner.is_none())
@@ -199,18 +214,28 @@ impl<A: Actor<Context = ReplicaContext<A>>> Cell<A> {
 
     /// Rebuilds the state when a panic or `ctx.stop()` has put it in doubt.
     pub(crate) fn rebuild_if_needed(&mut self) {
+        if matches!(self.phase, Phase::BackingOff(_) | Phase::Ended) {
+            // There is none, and the next is made after the pause or never.
+            return;
+        }
         if self.ctx.stop_asked && !self.ctx.desk.has_panicked() && !self.user_stop() {
             return;
         }
         if self.ctx.desk.take_panic() || self.ctx.stop_asked {
-            let new = self.interrupt_configuring();
+            let interrupted = if self.interrupt_configuring() {
+                Some("it ended while it took its user_config")
+            } else {
+                self.interrupt_proving().then_some("it ended during its first health check")
+            };
+            self.parts.lane.gate.set_idle(true);
+            let unfit = self.blame_check();
             self.drop_state();
             // A drop that panics in the old state is part of the same failure.
             self.ctx.desk.take_panic();
-            if new {
-                self.stumbled("it ended while it took its user_config".into(), false);
-            } else {
-                self.start();
+            match interrupted {
+                _ if unfit => {}
+                Some(why) => self.stumbled(why.into(), false),
+                None => self.start(),
             }
         }
     }
@@ -257,21 +282,27 @@ impl<A: Actor<Context = ReplicaContext<A>>> Cell<A> {
                 self.phase = Phase::Starting;
                 return true;
             }
-            Phase::Configuring(_) | Phase::Running => {}
+            Phase::Configuring(_) | Phase::Proving(_) | Phase::Running => {}
         }
-        if !matches!(self.phase, Phase::Configuring(_) | Phase::Running) {
+        if !self.has_state() {
             return true;
         }
-        let more = self.work(cx, lane) | self.configure(cx, lane);
+        let more = self.work(cx, lane) | self.configure(cx, lane) | self.go_on_proving(cx);
         self.rebuild_if_needed();
-        self.obey(cx, lane) || more || !matches!(self.phase, Phase::Configuring(_) | Phase::Running)
+        self.obey(cx, lane) || more || !self.has_state()
+    }
+
+    fn has_state(&self) -> bool {
+        matches!(self.phase, Phase::Configuring(_) | Phase::Proving(_) | Phase::Running)
     }
 
     fn work(&mut self, cx: &mut Context<'_>, lane: &Lane<A>) -> bool {
         let calls = matches!(self.phase, Phase::Running) && lane.change_waits().is_none();
         let Some(actor) = &mut self.actor else { return false };
-        let ctx = &mut self.ctx;
-        if !ctx.poll_waits(actor, cx) {
+        let free = self.ctx.poll_waits(actor, cx);
+        self.check(cx, lane, free);
+        let (Some(actor), ctx) = (&mut self.actor, &mut self.ctx) else { return false };
+        if !free {
             return false;
         }
         ctx.refill_mailbox_budget();
@@ -318,7 +349,8 @@ impl<A: Actor<Context = ReplicaContext<A>>> Cell<A> {
         if ends && !matches!(self.phase, Phase::Ended) {
             self.user_end();
             self.drop_state();
-            self.phase = Phase::Ended;
+            // A check or a change may be under way.
+            drop_guarded(std::mem::replace(&mut self.phase, Phase::Ended));
             (self.parts.on_event)(Event::Stopped);
             return true;
         }

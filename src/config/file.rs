@@ -40,6 +40,9 @@ pub struct ServeConfig {
     /// The directory in which it is kept what the service was told, so that a new process goes on with it; none:
     /// nothing is kept. A relative path was put after the base directory.
     pub state: Option<PathBuf>,
+    /// The Unix socket through which a new process takes over from the running one; none: it cannot. A relative
+    /// path was put after the base directory. Linux only.
+    pub takeover: Option<PathBuf>,
     /// How much there is of what replicas ask for; what is absent is detected.
     pub capacity: Capacity,
     /// Every backend, in the order of the file.
@@ -91,6 +94,7 @@ impl ServeConfig {
         let http = fields.nullable("http", HttpConfig::read).flatten();
         let admin = fields.nullable("admin", AdminConfig::read).flatten();
         let state = fields.nullable("state", |item| Some(base_dir.join(item.text()?)));
+        let takeover = fields.nullable("takeover", |item| Some(base_dir.join(item.text()?))).flatten();
         let capacity = fields.nullable("capacity", resources::read_capacity).flatten();
         let backends = fields.nullable("backends", |item| {
             let items = item.items().or_else(|| known.incomplete())?;
@@ -104,6 +108,7 @@ impl ServeConfig {
             http: http.unwrap_or_default(),
             admin: admin.unwrap_or_default(),
             state: state.flatten(),
+            takeover,
             capacity: capacity.unwrap_or_default(),
             backends: backends.flatten().unwrap_or_default(),
             endpoints: endpoints.flatten().unwrap_or_default(),

@@ -48,6 +48,8 @@ backends:
     request_timeout_s: 1.5
     startup_timeout_s: 5
     graceful_shutdown_timeout_s: 6
+    health_check_period_s: 0.5
+    health_check_timeout_s: 7
     idempotent: true
     placement: dedicated
     num_threads: 4
@@ -91,6 +93,8 @@ fn a_whole_file_is_read() {
         .request_timeout(Duration::from_millis(1500))
         .startup_timeout(Duration::from_secs(5))
         .graceful_shutdown_timeout(Duration::from_secs(6))
+        .health_check_period(Duration::from_millis(500))
+        .health_check_timeout(Duration::from_secs(7))
         .idempotent(true)
         .placement(Placement::Dedicated)
         .num_threads(4)
@@ -354,5 +358,24 @@ proptest! {
         if let Err(error) = yaml(&text) {
             prop_assert!(matches!(error, ServeError::InvalidConfig(problems) if !problems.is_empty()));
         }
+    }
+}
+
+#[test]
+fn the_socket_of_a_takeover_lies_beside_the_file() {
+    assert_eq!(ServeConfig::from_yaml("{}", Path::new("/srv")).unwrap().takeover, None);
+    for (text, path) in [
+        ("takeover: a.sock", Some("/srv/a.sock")),
+        ("takeover: /run/a.sock", Some("/run/a.sock")),
+        ("takeover: ~", None),
+    ] {
+        let config = ServeConfig::from_yaml(text, Path::new("/srv")).unwrap();
+        assert_eq!(config.takeover.as_deref(), path.map(Path::new), "{text}");
+        let json = serde_json::to_value(&config).unwrap();
+        assert_eq!(ServeConfig::from_json(json, Path::new("/elsewhere")).unwrap(), config);
+    }
+    for text in ["takeover: 8000", "takeover: ''", "takeover: [a]", "takeover: true"] {
+        let error = ServeConfig::from_yaml(text, Path::new("/srv")).unwrap_err().to_string();
+        assert!(error.contains("takeover"), "{error}");
     }
 }

@@ -62,10 +62,11 @@ pub(crate) fn status(error: &ServeError) -> StatusCode {
         | ServeError::InUse { .. }
         | ServeError::NoResources { .. }
         | ServeError::RolloutFailed { .. } => StatusCode::CONFLICT,
-        ServeError::Overloaded { .. } | ServeError::NoReplica { .. } | ServeError::ShuttingDown => {
-            StatusCode::SERVICE_UNAVAILABLE
-        }
         ServeError::StateNotSaved { .. } => StatusCode::INSUFFICIENT_STORAGE,
+        ServeError::Overloaded { .. }
+        | ServeError::NoReplica { .. }
+        | ServeError::ShuttingDown
+        | ServeError::BeingReplaced => StatusCode::SERVICE_UNAVAILABLE,
         ServeError::DeadlineExceeded => StatusCode::GATEWAY_TIMEOUT,
         ServeError::Backend { status, .. } => {
             StatusCode::from_u16(*status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)

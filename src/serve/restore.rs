@@ -6,12 +6,15 @@ use crate::{
     actors::controller::{CreateBackend, CreateEndpoint, Memory},
     config::ServeConfig,
     error::ServeError,
-    serve::{Serve, ServeOptions},
+    serve::{Serve, ServeOptions, takeover::Handover},
     store::{Saved, Store, absolute, checked, same},
 };
 
 /// Opens the state directory, if there is one. Whether what it holds is to be restored, too.
-pub(super) fn remembered(options: &ServeOptions) -> Result<(Memory, bool), ServeError> {
+pub(super) fn remembered(
+    options: &ServeOptions,
+    handover: Option<&Handover>,
+) -> Result<(Memory, bool), ServeError> {
     let mut declared = options.declared.clone();
     let not_saved = |error: std::io::Error| ServeError::StateNotSaved { why: error.to_string().into() };
     declared.iter_mut().try_for_each(absolute).map_err(not_saved)?;
@@ -22,7 +25,15 @@ pub(super) fn remembered(options: &ServeOptions) -> Result<(Memory, bool), Serve
     let Some(directory) = &options.state else {
         return Ok((Memory::new(None, Saved { desired: nothing, ..Saved::default() }), false));
     };
-    let (store, saved) = Store::open(directory)?;
+    // The process that is taken over from, which takes no changes any more, shares its lock with this one.
+    let (store, saved) = Store::open(directory, |lock| handover?.inherit_lock(lock))?;
+    if let Some(handover) = handover {
+        let (path, lock) = store.lock();
+        let kept = handover.keep_lock(&path, lock);
+        kept.map_err(|error| {
+            ServeError::Internal(format!("the lock cannot be handed over: {error}").into())
+        })?;
+    }
     let Some(saved) = saved else {
         return Ok((Memory::new(Some(store), Saved { desired: nothing, ..Saved::default() }), false));
     };

@@ -35,6 +35,7 @@ impl Serve {
             reason: r.reason.as_deref().map(str::to_owned),
             for_s: r.since.elapsed().as_secs_f64(),
             load: r.control.load(),
+            failed_checks: r.record.failures(),
         };
         let backends = fleet.backends.iter().map(|(name, entry)| BackendStatus {
             name: name.clone(),
@@ -93,9 +94,11 @@ impl Serve {
     }
 
     /// Everything that shall be served has been made; see
-    /// [`ServeOptions::announces_ready`](crate::ServeOptions::announces_ready).
+    /// [`ServeOptions::announces_ready`](crate::ServeOptions::announces_ready). With
+    /// [`ServeOptions::takeover`](crate::ServeOptions::takeover) this process then takes over.
     pub fn announce_ready(&self) {
         self.0.office.directory.set_preparing(false);
+        self.take_over();
     }
 }
 
@@ -187,6 +190,8 @@ pub struct ReplicaStatus {
     pub for_s: f64,
     /// Calls that run or wait there.
     pub load: usize,
+    /// Health checks in a row that have failed.
+    pub failed_checks: u32,
 }
 
 /// One endpoint as it is.

@@ -29,7 +29,7 @@ pub(crate) struct Store {
     path: PathBuf,
     /// The directory itself: what is put into it is only there for good once this was synced.
     handle: File,
-    _lock: File,
+    lock: File,
     /// Saves so far.
     sequence: u64,
     /// What `state.json` holds.
@@ -45,24 +45,30 @@ impl Store {
     ///
     /// # Errors
     /// [`ServeError::State`]; then nothing in it has changed.
-    pub(crate) fn open(path: &Path) -> Result<(Self, Option<Saved>), ServeError> {
-        Self::opened(path).map_err(ServeError::State)
+    ///
+    /// `inherited` has the locked file of the process that this one takes over from, if there is one.
+    pub(crate) fn open(
+        path: &Path,
+        inherited: impl FnOnce(&Path) -> Option<File>,
+    ) -> Result<(Self, Option<Saved>), ServeError> {
+        Self::opened(path, inherited).map_err(ServeError::State)
     }
 
-    fn opened(path: &Path) -> Result<(Self, Option<Saved>), StateError> {
+    /// The locked file and its path, for the process that takes over from this one.
+    pub(crate) fn lock(&self) -> (PathBuf, &File) {
+        (self.path.join(LOCK), &self.lock)
+    }
+
+    fn opened(
+        path: &Path,
+        inherited: impl FnOnce(&Path) -> Option<File>,
+    ) -> Result<(Self, Option<Saved>), StateError> {
         let path = std::path::absolute(path).map_err(|error| unusable(path, "found", &error))?;
         make(&path)?;
-        let lock = lock(&path)?;
+        let lock = lock(&path, inherited)?;
         let handle = File::open(&path).map_err(|error| unusable(&path, "opened", &error))?;
-        let mut store = Self {
-            path,
-            handle,
-            _lock: lock,
-            sequence: 0,
-            written: None,
-            declared: None,
-            history: Vec::new(),
-        };
+        let mut store =
+            Self { path, handle, lock, sequence: 0, written: None, declared: None, history: Vec::new() };
         let saved = store.read()?;
         store.clean()?;
         // A directory that cannot be written is told of now, not at the first change.
@@ -214,10 +220,13 @@ fn make(path: &Path) -> Result<(), StateError> {
 }
 
 /// Takes the directory for this process.
-fn lock(path: &Path) -> Result<File, StateError> {
+fn lock(path: &Path, inherited: impl FnOnce(&Path) -> Option<File>) -> Result<File, StateError> {
     let file = path.join(LOCK);
     let unusable = |error: &io::Error| unusable(&file, "locked", error);
-    let mut lock = OpenOptions::new()
+    if let Some(lock) = inherited(&file) {
+        return sign(lock).map_err(|error| unusable(&error));
+    }
+    let lock = OpenOptions::new()
         .read(true)
         .write(true)
         .create(true)
@@ -234,9 +243,14 @@ fn lock(path: &Path) -> Result<File, StateError> {
         }
         Err(TryLockError::Error(error)) => return Err(unusable(&error)),
     }
-    let told = lock.set_len(0).and_then(|()| lock.rewind());
-    let told = told.and_then(|()| writeln!(lock, "{}", std::process::id()));
-    told.map_err(|error| unusable(&error))?;
+    sign(lock).map_err(|error| unusable(&error))
+}
+
+/// Writes into a locked file who has it.
+fn sign(mut lock: File) -> io::Result<File> {
+    lock.set_len(0)?;
+    lock.rewind()?;
+    writeln!(lock, "{}", std::process::id())?;
     Ok(lock)
 }
 

@@ -71,9 +71,13 @@ fn one(replicas: u32) -> Saved {
     saved
 }
 
+fn open(path: &Path) -> Result<(Store, Option<Saved>), ServeError> {
+    Store::open(path, |_| None)
+}
+
 /// Why a directory is refused.
 fn refused(path: &Path) -> StateError {
-    match Store::open(path) {
+    match open(path) {
         Err(ServeError::State(why)) => why,
         other => panic!("{other:?}"),
     }
@@ -123,15 +127,15 @@ fn odd() -> Saved {
 #[test]
 fn what_is_saved_is_read_back_the_same() {
     let folder = Folder::new();
-    let (mut store, before) = Store::open(&folder.state()).unwrap();
+    let (mut store, before) = open(&folder.state()).unwrap();
     assert_eq!(before, None);
     store.save(&odd()).unwrap();
     drop(store);
-    let (mut store, read) = Store::open(&folder.state()).unwrap();
+    let (mut store, read) = open(&folder.state()).unwrap();
     assert_eq!(read, Some(odd()));
     store.save(&one(3)).unwrap();
     drop(store);
-    assert_eq!(Store::open(&folder.state()).unwrap().1, Some(one(3)));
+    assert_eq!(open(&folder.state()).unwrap().1, Some(one(3)));
     let text: Value = serde_json::from_slice(&fs::read(folder.json()).unwrap()).unwrap();
     assert_eq!(
         (&text["format"], &text["sequence"]),
@@ -165,14 +169,14 @@ proptest! {
 #[test]
 fn a_second_one_is_refused_with_the_process_that_works_there() {
     let folder = Folder::new();
-    let first = Store::open(&folder.state()).unwrap();
+    let first = open(&folder.state()).unwrap();
     let why = refused(&folder.state());
     assert_eq!(why, StateError::InUse { path: folder.state(), pid: Some(std::process::id()) });
     assert!(
         why.to_string().contains(&format!("in use by process {}; stop that one first", std::process::id()))
     );
     drop(first);
-    assert!(Store::open(&folder.state()).is_ok());
+    assert!(open(&folder.state()).is_ok());
 }
 
 #[test]
@@ -195,7 +199,7 @@ fn what_can_be_no_directory_or_cannot_be_written_is_refused_at_once() {
 #[test]
 fn a_directory_in_which_nothing_new_can_be_written_is_refused_at_the_start() {
     let folder = Folder::new();
-    let (mut store, _) = Store::open(&folder.state()).unwrap();
+    let (mut store, _) = open(&folder.state()).unwrap();
     store.save(&one(1)).unwrap();
     drop(store);
     // In the place of the file that would be written first; it cannot be removed as a file.
@@ -203,13 +207,13 @@ fn a_directory_in_which_nothing_new_can_be_written_is_refused_at_the_start() {
     let why = refused(&folder.state());
     assert!(matches!(&why, StateError::Unusable { doing: "removed", .. }), "{why}");
     fs::remove_dir(folder.state().join("state.json.new")).unwrap();
-    assert_eq!(Store::open(&folder.state()).unwrap().1, Some(one(1)));
+    assert_eq!(open(&folder.state()).unwrap().1, Some(one(1)));
 }
 
 #[test]
 fn a_damaged_file_is_refused_with_its_place_and_never_overwritten() {
     let folder = Folder::new();
-    let (mut store, _) = Store::open(&folder.state()).unwrap();
+    let (mut store, _) = open(&folder.state()).unwrap();
     store.save(&odd()).unwrap();
     drop(store);
     let whole = fs::read_to_string(folder.json()).unwrap();
@@ -247,11 +251,11 @@ fn a_damaged_file_is_refused_with_its_place_and_never_overwritten() {
         assert!(refused(&folder.state()).to_string().contains("it is missing, and state.json names it"));
         fs::write(&path, text).unwrap();
     }
-    assert_eq!(Store::open(&folder.state()).unwrap().1, Some(odd()));
+    assert_eq!(open(&folder.state()).unwrap().1, Some(odd()));
     // The cure that the message names.
     fs::rename(folder.state(), folder.0.join("away")).unwrap();
-    assert_eq!(Store::open(&folder.state()).unwrap().1, None);
-    assert_eq!(Store::open(&folder.0.join("away")).unwrap().1, Some(odd()));
+    assert_eq!(open(&folder.state()).unwrap().1, None);
+    assert_eq!(open(&folder.0.join("away")).unwrap().1, Some(odd()));
 }
 
 #[test]
@@ -270,7 +274,7 @@ fn a_file_from_the_future_is_refused_and_one_that_is_too_large_is_not_read() {
 #[test]
 fn what_a_killed_process_left_is_removed_and_nothing_else() {
     let folder = Folder::new();
-    let (mut store, _) = Store::open(&folder.state()).unwrap();
+    let (mut store, _) = open(&folder.state()).unwrap();
     store.save(&odd()).unwrap();
     drop(store);
     let before = folder.files();
@@ -279,14 +283,14 @@ fn what_a_killed_process_left_is_removed_and_nothing_else() {
         fs::write(folder.state().join(left), "{").unwrap();
     }
     fs::write(folder.state().join("notes.txt"), "mine").unwrap();
-    assert_eq!(Store::open(&folder.state()).unwrap().1, Some(odd()));
+    assert_eq!(open(&folder.state()).unwrap().1, Some(odd()));
     assert_eq!(folder.files(), [&before[..4], &["notes.txt".into(), "state.json".into()]].concat());
 }
 
 #[test]
 fn a_save_that_fails_leaves_the_old_state_and_the_next_one_works() {
     let folder = Folder::new();
-    let (mut store, _) = Store::open(&folder.state()).unwrap();
+    let (mut store, _) = open(&folder.state()).unwrap();
     store.save(&one(1)).unwrap();
     let text = fs::read(folder.json()).unwrap();
     let in_the_way = folder.state().join("state.json.new");
@@ -297,14 +301,14 @@ fn a_save_that_fails_leaves_the_old_state_and_the_next_one_works() {
     fs::remove_dir(&in_the_way).unwrap();
     store.save(&odd()).unwrap();
     drop(store);
-    assert_eq!(Store::open(&folder.state()).unwrap().1, Some(odd()));
+    assert_eq!(open(&folder.state()).unwrap().1, Some(odd()));
 }
 
 #[cfg(target_os = "linux")]
 #[test]
 fn a_directory_that_cannot_be_synced_goes_back_to_the_old_state() {
     let folder = Folder::new();
-    let (mut store, _) = Store::open(&folder.state()).unwrap();
+    let (mut store, _) = open(&folder.state()).unwrap();
     let unsyncable = || File::open("/dev/null").unwrap();
     let directory = store.replace_handle(unsyncable());
     store.save(&one(1)).unwrap_err();
@@ -314,13 +318,13 @@ fn a_directory_that_cannot_be_synced_goes_back_to_the_old_state() {
     drop(store.replace_handle(unsyncable()));
     store.save(&one(2)).unwrap_err();
     drop(store);
-    assert_eq!(Store::open(&folder.state()).unwrap().1, Some(one(1)));
+    assert_eq!(open(&folder.state()).unwrap().1, Some(one(1)));
 }
 
 #[test]
 fn what_stays_the_same_is_not_written_again_and_what_is_dropped_goes() {
     let folder = Folder::new();
-    let (mut store, _) = Store::open(&folder.state()).unwrap();
+    let (mut store, _) = open(&folder.state()).unwrap();
     let mut saved = odd();
     store.save(&saved).unwrap();
     let modified = |file: &str| fs::metadata(folder.state().join(file)).unwrap().modified().unwrap();
@@ -333,7 +337,7 @@ fn what_stays_the_same_is_not_written_again_and_what_is_dropped_goes() {
     store.save(&saved).unwrap();
     assert_eq!(folder.files(), ["declared-3.json", "history-2.json", "lock", "state.json"]);
     drop(store);
-    assert_eq!(Store::open(&folder.state()).unwrap().1, Some(saved));
+    assert_eq!(open(&folder.state()).unwrap().1, Some(saved));
 }
 
 #[test]

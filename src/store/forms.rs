@@ -79,7 +79,7 @@ pub(crate) fn absolute(config: &mut ServeConfig) -> io::Result<()> {
         *path = std::path::absolute(&path)?;
         Ok(())
     };
-    config.state.iter_mut().try_for_each(absolute)?;
+    config.state.iter_mut().chain(&mut config.takeover).try_for_each(absolute)?;
     for backend in &mut config.backends {
         if let Source::Onnx { path } = &mut backend.source {
             absolute(path)?;

@@ -26,6 +26,8 @@ pub(crate) struct Memory {
     aside: Option<Box<Saved>>,
     /// Why the directory holds a change that has failed since.
     unsaved: Option<Box<str>>,
+    /// Whether another process has the directory, and would not see what is written.
+    given_away: Option<Box<dyn Fn() -> bool + Send>>,
 }
 
 impl Memory {
@@ -39,6 +41,11 @@ impl Memory {
     pub(crate) fn anew(store: Option<Store>, saved: Saved, desired: ServeConfig) -> Self {
         let new = Saved { desired, history: saved.history.clone(), ..Saved::default() };
         Self { store, saved: new, aside: Some(Box::new(saved)), ..Self::default() }
+    }
+
+    /// Nothing is written while `given_away` says that another process has the directory.
+    pub(crate) fn unless(self, given_away: impl Fn() -> bool + Send + 'static) -> Self {
+        Self { given_away: Some(Box::new(given_away)), ..self }
     }
 
     /// All that it was told.
@@ -124,6 +131,9 @@ impl Memory {
     fn write(&mut self) -> Outcome {
         let not_saved = |error: std::io::Error| ServeError::StateNotSaved { why: error.to_string().into() };
         let Some(store) = &mut self.store else { return Ok(()) };
+        if self.given_away.as_ref().is_some_and(|given_away| given_away()) {
+            return Err(ServeError::BeingReplaced);
+        }
         absolute(&mut self.saved.desired).map_err(not_saved)?;
         self.saved.declared.iter_mut().try_for_each(absolute).map_err(not_saved)?;
         store.save(&self.saved)?;
