@@ -1,11 +1,13 @@
 //! From a configuration file to a running service, and to its end.
 
-use std::{io::Write, path::Path, path::PathBuf};
+use std::{io::Write, path::Path, path::PathBuf, time::Duration};
 
 use greenroom::{
-    BackendConfig, BackendDecl, BackendName, EndSignals, Endpoint, EndpointDecl, EndpointName, Listen,
-    Location, Problem, Serve, ServeConfig, ServeError, ServeOptions, Source,
+    EndSignals, Listen, Location, Problem, Serve, ServeConfig, ServeError, ServeOptions, Source,
 };
+
+/// How often it is looked whether what was restored runs.
+const LOOK: Duration = Duration::from_millis(10);
 
 /// Why nothing is served, or no longer.
 #[derive(Debug, thiserror::Error)]
@@ -18,10 +20,6 @@ pub(crate) enum LaunchError {
     Signals(std::io::Error),
     #[error("{listener}: {source}")]
     Listen { listener: &'static str, source: ServeError },
-    #[error("backend {name}: {source}")]
-    Backend { name: BackendName, source: ServeError },
-    #[error("endpoint {name}: {source}")]
-    Endpoint { name: EndpointName, source: ServeError },
     #[error("{0}")]
     Serve(#[from] ServeError),
 }
@@ -50,20 +48,24 @@ pub(crate) async fn run(file: &Path) -> Result<(), LaunchError> {
 
 async fn start(serve: &Serve, config: ServeConfig) -> Result<(), LaunchError> {
     listen(serve, &config).await?;
-    for backend in config.backends {
-        create_backend(serve, backend).await?;
-    }
-    for endpoint in config.endpoints {
-        create_endpoint(serve, endpoint).await?;
+    if !serve.restored() {
+        serve.declare(config).await?;
     }
     serve.announce_ready();
+    // What was restored starts by itself, and is tried again when it does not: nothing ends for that.
+    while serve.restored() && serve.ready().is_err() {
+        tokio::time::sleep(LOOK).await;
+    }
     Ok(())
 }
 
 fn read(file: &Path) -> Result<ServeConfig, LaunchError> {
     let text = std::fs::read_to_string(file)
         .map_err(|source| LaunchError::Unreadable { path: file.to_owned(), source })?;
-    let base_dir = file.parent().unwrap_or(Path::new(""));
+    // So that what is kept means the same wherever the next process is started.
+    let base_dir = std::path::absolute(file)
+        .map_err(|source| LaunchError::Unreadable { path: file.to_owned(), source })?;
+    let base_dir = base_dir.parent().unwrap_or(Path::new("/"));
     let config = ServeConfig::from_yaml(&text, base_dir).and_then(only_files);
     config.map_err(|source| LaunchError::Config { path: file.to_owned(), source })
 }
@@ -87,6 +89,9 @@ fn only_files(config: ServeConfig) -> Result<ServeConfig, ServeError> {
 /// The HTTP workers are the serving threads; without them there are others.
 fn options(config: &ServeConfig) -> ServeOptions {
     let mut options = ServeOptions::default().announces_ready().capacity(config.capacity.clone());
+    if let Some(state) = &config.state {
+        options = options.state(state).declared(config.clone());
+    }
     if let Some(path) = &config.takeover {
         options = options.takeover(path);
     }
@@ -117,45 +122,6 @@ async fn listen(serve: &Serve, config: &ServeConfig) -> Result<(), LaunchError> 
     let failed = |source| LaunchError::Listen { listener: "admin", source };
     tell(&format!("admin on http://{}", serve.listen_admin(listen).await.map_err(failed)?));
     Ok(())
-}
-
-async fn create_backend(serve: &Serve, declared: BackendDecl) -> Result<(), LaunchError> {
-    let BackendDecl { name, source, config } = declared;
-    let created = match source {
-        Source::Onnx { path } => create_onnx(serve, &name, &path, config).await,
-        // Refused before, with its place.
-        Source::Registered { name } => Err(ServeError::UnknownBackend(name)),
-    };
-    created.map_err(|source| LaunchError::Backend { name, source })
-}
-
-#[cfg(feature = "onnx")]
-async fn create_onnx(
-    serve: &Serve,
-    name: &BackendName,
-    path: &Path,
-    config: BackendConfig,
-) -> Result<(), ServeError> {
-    serve.create_backend(name.as_str(), greenroom::Backend::onnx(path), config).await
-}
-
-#[cfg(not(feature = "onnx"))]
-#[expect(clippy::unused_async, reason = "the same shape as with the feature")]
-async fn create_onnx(_: &Serve, _: &BackendName, _: &Path, _: BackendConfig) -> Result<(), ServeError> {
-    Err(ServeError::invalid("onnx", "this `greenroom` was built without the feature `onnx`"))
-}
-
-async fn create_endpoint(serve: &Serve, declared: EndpointDecl) -> Result<(), LaunchError> {
-    let EndpointDecl { name, route, methods, traffic, shadow, affinity } = declared;
-    let mut endpoint = Endpoint::split(traffic).methods(methods).affinity(affinity);
-    for rule in shadow {
-        endpoint = endpoint.shadow(rule);
-    }
-    if let Some(route) = route {
-        endpoint = endpoint.route(route.as_str());
-    }
-    let created = serve.create_endpoint(name.as_str(), endpoint).await;
-    created.map_err(|source| LaunchError::Endpoint { name, source })
 }
 
 /// One line for whoever started this; that nobody reads it does not matter.

@@ -35,7 +35,12 @@ pub struct Calls {
 }
 
 /// `connections` HTTP clients for so long, and one that asks for `changes` in turn.
-pub fn load(server: &Server, connections: usize, seconds: f64, changes: Option<&'static [&'static str]>) -> Calls {
+pub fn load(
+    server: &Server,
+    connections: usize,
+    seconds: f64,
+    changes: Option<&'static [&'static str]>,
+) -> Calls {
     let port = server.port();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
     let end = Instant::now() + Duration::from_secs_f64(seconds);
@@ -116,7 +121,11 @@ async fn client(port: u16, end: Instant) -> (Vec<u32>, usize) {
 }
 
 /// One request and its answer: status and body.
-async fn exchange(stream: &mut TcpStream, request: &[u8], buffer: &mut Vec<u8>) -> std::io::Result<(u16, Vec<u8>)> {
+async fn exchange(
+    stream: &mut TcpStream,
+    request: &[u8],
+    buffer: &mut Vec<u8>,
+) -> std::io::Result<(u16, Vec<u8>)> {
     stream.write_all(request).await?;
     buffer.clear();
     loop {

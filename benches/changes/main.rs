@@ -5,8 +5,6 @@
 //! clients there are; four more callers use handles inside the server, a process of its own with two HTTP threads.
 //! Quiet times and changes are interleaved.
 
-#![expect(clippy::disallowed_methods, reason = "no replica runs on the threads that sleep here")]
-
 mod clients;
 #[path = "../measure/mod.rs"]
 mod measure;

@@ -74,7 +74,8 @@ pub async fn run() -> Result<(), ServeError> {
     deploy(&serve, 1).await?;
     serve.create_endpoint("work", Endpoint::new("model").route("/work").methods(["POST"])).await?;
     let changed = serve.clone();
-    let changes = Backend::from_fn(move |Change { what }: Change| change(changed.clone(), what)).json::<Change>();
+    let changes =
+        Backend::from_fn(move |Change { what }: Change| change(changed.clone(), what)).json::<Change>();
     serve.create_backend("change", changes, BackendConfig::default()).await?;
     serve.create_endpoint("change", Endpoint::new("change").route("/change")).await?;
     for _ in 0..HANDLES {

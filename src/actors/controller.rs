@@ -1,5 +1,6 @@
 //! The Controller: one actor that owns what should exist, and makes it so. Never on a request's path.
 
+mod awaiting;
 mod backends;
 mod changes;
 mod draining;
@@ -8,10 +9,13 @@ mod endpoints;
 mod events;
 mod health;
 mod holding;
+mod memory;
+mod office;
 mod reading;
+mod resolved;
 
 use std::{
-    sync::{Arc, Mutex, MutexGuard, PoisonError, atomic::Ordering},
+    sync::{Arc, atomic::Ordering},
     time::{Duration, Instant},
 };
 
@@ -25,26 +29,24 @@ use crate::{
         fleet::{BackendEntry, Fleet, ReplicaEntry, Seat, admitted},
         identity::Identity,
         reconcile::{Action, ReplicaState, next_actions},
-        threads::Threads,
-        timer::TimerKind,
     },
-    comparison::comparer::Comparer,
     config::Placement,
     error::ServeError,
     guard::drop_guarded,
     health::{Recent, Record},
     ids::{BackendName, ReplicaId},
-    metrics::{Metrics, in_flight::InFlight},
-    routing::{directory::Directory, models::Models, routes::Routes},
     traffic::window::SAMPLE_PERIOD,
 };
 
+pub(crate) use awaiting::restore;
 pub(crate) use backends::{CreateBackend, DeleteBackend, DeployBackend, UpdateBackend};
 use changes::ChangeTimedOut;
 use draining::drain;
 pub(crate) use ending::{Crash, DrainAll};
 pub(crate) use endpoints::{CreateEndpoint, DeleteEndpoint, SetShadow, SetTraffic};
 use events::{DrainTimedOut, Happened, StartTimedOut};
+pub(crate) use memory::Memory;
+pub(crate) use office::Office;
 
 /// First pause before a replica that gave up is replaced; doubled for each further one in a row.
 const REPLACE_PAUSE: Duration = Duration::from_millis(500);
@@ -54,29 +56,6 @@ const REPLACE_PAUSE_MAX: Duration = Duration::from_secs(30);
 const THREAD_PAUSE: Duration = Duration::from_millis(10);
 /// How long a replica that was told to stop may take before it is given up for lost.
 const STOP_GRACE: Duration = Duration::from_millis(500);
-
-/// What the Controller works with; outlives its state.
-pub(crate) struct Office {
-    pub(crate) fleet: Mutex<Fleet>,
-    pub(crate) directory: Arc<Directory>,
-    pub(crate) routes: Arc<Routes>,
-    pub(crate) models: Arc<Models>,
-    pub(crate) threads: Arc<Threads>,
-    pub(crate) metrics: Arc<Metrics>,
-    /// Compares the answers of shadow backends.
-    pub(crate) comparer: Arc<Comparer>,
-    /// HTTP requests whose bodies are read or whose answers are made.
-    pub(crate) exchanges: Arc<InFlight>,
-    pub(crate) timer: TimerKind,
-    /// Everything shares the thread that there is, whose time a test may have paused.
-    pub(crate) one_thread: bool,
-}
-
-impl Office {
-    pub(crate) fn fleet(&self) -> MutexGuard<'_, Fleet> {
-        self.fleet.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
 
 /// Owns what should exist and makes it so.
 pub(crate) struct Controller {
@@ -224,7 +203,7 @@ impl Controller {
         entry.last_error = Some(why.clone());
         let now = tokio::time::Instant::now();
         let late = now.duration_since(entry.changed) >= entry.config.startup_timeout;
-        if late && entry.undo(name, ServeError::StartFailed { backend: name.clone(), why }) {
+        if late && self.office.undo(name, entry, ServeError::StartFailed { backend: name.clone(), why }) {
             self.again(name, Duration::ZERO, ctx);
         } else if entry.look_again.is_none_or(|at| at <= now) {
             entry.look_again = Some(now + THREAD_PAUSE);
@@ -250,7 +229,7 @@ impl Controller {
         let failed = ServeError::StartFailed { backend: name.clone(), why };
         if started {
             entry.metrics.replaced(slot);
-        } else if wanted && entry.undo(name, failed.clone()) {
+        } else if wanted && self.office.undo(name, entry, failed.clone()) {
             return self.again(name, Duration::ZERO, ctx);
         } else if wanted {
             // There is nothing to go back to: it is tried again, and nobody waits for that.
@@ -283,6 +262,7 @@ impl Actor for Controller {
 
     /// Also after a restart: takes up what was under way.
     fn started(&mut self, ctx: &mut Self::Context) {
+        self.open_own(ctx);
         ctx.run_interval(SAMPLE_PERIOD, |controller, _| {
             let now = tokio::time::Instant::now();
             controller.office.fleet().endpoints.values_mut().for_each(|endpoint| endpoint.sample(now));

@@ -62,6 +62,7 @@ pub(crate) fn status(error: &ServeError) -> StatusCode {
         | ServeError::InUse { .. }
         | ServeError::NoResources { .. }
         | ServeError::RolloutFailed { .. } => StatusCode::CONFLICT,
+        ServeError::StateNotSaved { .. } => StatusCode::INSUFFICIENT_STORAGE,
         ServeError::Overloaded { .. }
         | ServeError::NoReplica { .. }
         | ServeError::ShuttingDown

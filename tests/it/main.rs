@@ -53,6 +53,7 @@ mod rolling;
 mod shutdown;
 #[cfg(feature = "onnx")]
 mod socket;
+mod state;
 mod support;
 #[cfg(target_os = "linux")]
 mod takeover;

@@ -8,7 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use greenroom::{Backend, BackendConfig, Endpoint, Listen, Placement, Serve, ServeError};
+use greenroom::{Backend, BackendConfig, BackendUpdate, Endpoint, Listen, Placement, Serve, ServeError};
 
 use crate::{support::uncounted, wire::Client};
 
@@ -187,4 +187,37 @@ async fn without_the_option_nobody_takes_over() {
     let serve = Serve::start(uncounted().lent_threads()).await.unwrap();
     assert!(tokio::time::timeout(Duration::from_millis(20), serve.replaced()).await.is_err());
     serve.shutdown().await.unwrap();
+}
+
+#[actix_web::test]
+async fn the_new_one_goes_on_with_the_state_directory_and_the_old_one_changes_nothing_more() {
+    let (at, folder) = (At::new("state"), crate::state::Folder::new());
+    let queue = |calls| BackendUpdate::default().max_queued_queries(calls);
+    let start = async || {
+        let serve =
+            Serve::start(uncounted().lent_threads().takeover(&at.0).state(folder.state())).await.unwrap();
+        serve.listen(Listen::default().threads(1.try_into().unwrap())).await.unwrap();
+        let backend = Backend::from_fn(async |_: Who| Ok(String::new())).json::<Who>();
+        let config = BackendConfig::default().placement(Placement::Worker);
+        serve.create_backend("who", backend, config).await.unwrap();
+        serve
+    };
+    let old = start().await;
+    old.announce_ready();
+    crate::support::until("it offers its sockets", || at.0.exists()).await;
+    old.update_backend_config("who", queue(7)).await.unwrap();
+    let new = start().await;
+    assert_eq!(new.get_backend_config("who").unwrap().max_queued_queries, 7);
+    let refused = old.update_backend_config("who", queue(8)).await.unwrap_err();
+    assert_eq!(refused.code(), "being_replaced");
+    new.announce_ready();
+    old.replaced().await;
+    old.shutdown().await.unwrap();
+    new.update_backend_config("who", queue(9)).await.unwrap();
+    let third = Serve::start(uncounted().state(folder.state())).await.unwrap_err();
+    assert_eq!(third.code(), "state_in_use", "the lock was never free");
+    new.shutdown().await.unwrap();
+    let last = Serve::start(uncounted().state(folder.state())).await.unwrap();
+    assert_eq!(last.get_backend_config("who").unwrap().max_queued_queries, 9);
+    last.shutdown().await.unwrap();
 }

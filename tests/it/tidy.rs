@@ -16,7 +16,7 @@ const FLOORS: [(&[&str], Siblings); 13] = [
         Siblings::Apart,
     ),
     (&["call", "config", "endpoint", "oip"], Siblings::Apart),
-    (&["metrics", "port"], Siblings::Apart),
+    (&["metrics", "port", "store"], Siblings::Apart),
     (&["comparison"], Siblings::Apart),
     (&["routing"], Siblings::Apart),
     (&["handle"], Siblings::Apart),

@@ -1,6 +1,12 @@
 //! `Handover` where sockets are not handed over: it cannot be made.
 
-use std::{convert::Infallible, io, path::PathBuf, sync::Arc};
+use std::{
+    convert::Infallible,
+    fs::File,
+    io,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use super::{Role, Sockets};
 use crate::{error::ServeError, metrics::in_flight::InFlight};
@@ -18,6 +24,14 @@ impl Handover {
     }
 
     pub(crate) fn listen(&self, _: Role, _: &str, _: u16) -> io::Result<Sockets> {
+        match self.never {}
+    }
+
+    pub(crate) fn inherit_lock(&self, _: &Path) -> Option<File> {
+        match self.never {}
+    }
+
+    pub(crate) fn keep_lock(&self, _: &Path, _: &File) -> io::Result<()> {
         match self.never {}
     }
 

@@ -99,10 +99,6 @@ impl Handover {
 
     /// The locked file of the process before, when it keeps the lock at `path`. Both hold the same lock from then on,
     /// and it is free when both have let go of it.
-    #[cfg_attr(
-        not(test),
-        expect(dead_code, reason = "for the state directory, whose process before still runs")
-    )]
     pub(crate) fn inherit_lock(&self, path: &Path) -> Option<File> {
         let mut state = self.state();
         state.claim.as_mut()?.take(Role::Lock, &path.to_string_lossy()).pop().map(File::from)
@@ -112,10 +108,6 @@ impl Handover {
     ///
     /// # Errors
     /// The system's, or when there is too much to hand over.
-    #[cfg_attr(
-        not(test),
-        expect(dead_code, reason = "for the state directory, whose process before still runs")
-    )]
     pub(crate) fn keep_lock(&self, path: &Path, lock: &File) -> io::Result<()> {
         let fd = lock.try_clone()?.into();
         self.state().keep(Role::Lock, &path.to_string_lossy(), fd)

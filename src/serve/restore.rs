@@ -1,0 +1,94 @@
+//! What a new Serve goes on with: what the one before it was told, out of the state directory.
+
+use std::time::SystemTime;
+
+use crate::{
+    actors::controller::{CreateBackend, CreateEndpoint, Memory},
+    config::ServeConfig,
+    error::ServeError,
+    serve::{Serve, ServeOptions, takeover::Handover},
+    store::{Saved, Store, absolute, checked, same},
+};
+
+/// Opens the state directory, if there is one. Whether what it holds is to be restored, too.
+pub(super) fn remembered(
+    options: &ServeOptions,
+    handover: Option<&Handover>,
+) -> Result<(Memory, bool), ServeError> {
+    let mut declared = options.declared.clone();
+    let not_saved = |error: std::io::Error| ServeError::StateNotSaved { why: error.to_string().into() };
+    declared.iter_mut().try_for_each(absolute).map_err(not_saved)?;
+    // What a file says of the process itself.
+    let nothing =
+        ServeConfig { backends: Vec::new(), endpoints: Vec::new(), ..declared.clone().unwrap_or_default() };
+    let nothing = ServeConfig { state: options.state.clone(), ..nothing };
+    let Some(directory) = &options.state else {
+        return Ok((Memory::new(None, Saved { desired: nothing, ..Saved::default() }), false));
+    };
+    // The process that is taken over from, which takes no changes any more, shares its lock with this one.
+    let (store, saved) = Store::open(directory, |lock| handover?.inherit_lock(lock))?;
+    if let Some(handover) = handover {
+        let (path, lock) = store.lock();
+        let kept = handover.keep_lock(&path, lock);
+        kept.map_err(|error| {
+            ServeError::Internal(format!("the lock cannot be handed over: {error}").into())
+        })?;
+    }
+    let Some(saved) = saved else {
+        return Ok((Memory::new(Some(store), Saved { desired: nothing, ..Saved::default() }), false));
+    };
+    match (&declared, &saved.declared) {
+        (None, _) => Ok((Memory::new(Some(store), saved), true)),
+        (Some(now), Some(before)) if same(now, before) => Ok((Memory::new(Some(store), saved), true)),
+        (Some(_), _) => Ok((Memory::anew(Some(store), saved, nothing), false)),
+    }
+}
+
+impl Serve {
+    /// Whether what was wanted before the last process ended was restored from the state directory.
+    pub fn restored(&self) -> bool {
+        self.0.restored
+    }
+
+    /// Makes all that a configuration declares on a Serve that has nothing yet, and keeps it as a whole: a process
+    /// that is killed meanwhile comes back with all of it, one that fails with what was there before.
+    ///
+    /// # Errors
+    /// Those of the first backend or endpoint that cannot be made.
+    #[doc(hidden)]
+    pub async fn declare(&self, config: ServeConfig) -> Result<(), ServeError> {
+        let office = &self.0.office;
+        office.memory().aim(|saved| {
+            *saved = Saved {
+                declared: Some(config.clone()),
+                desired: config.clone(),
+                history: std::mem::take(&mut saved.history),
+                ..Saved::default()
+            };
+        })?;
+        let made = self.make(config.clone()).await;
+        match &made {
+            Ok(()) => {
+                let at = SystemTime::UNIX_EPOCH.elapsed().map_or(0.0, |since| since.as_secs_f64());
+                office.memory().arrived(|saved| {
+                    saved.applied(at, "file".into(), config);
+                });
+            }
+            Err(_) => office.memory().missed(),
+        }
+        made
+    }
+
+    async fn make(&self, config: ServeConfig) -> Result<(), ServeError> {
+        for declared in config.backends {
+            let code = self.0.sources.code(&declared.source)?;
+            let (name, source, config) = (declared.name, declared.source, declared.config);
+            self.ask(CreateBackend { name, source, code, config }).await?;
+        }
+        for declared in config.endpoints {
+            let endpoint = checked(&declared)?;
+            self.ask(CreateEndpoint { name: declared.name, endpoint }).await?;
+        }
+        Ok(())
+    }
+}
