@@ -13,7 +13,7 @@ use std::{
 };
 
 use actix::{Addr, Handler, Message, dev::ToEnvelope};
-use tokio::sync::OnceCell;
+use tokio::sync::{OnceCell, watch};
 
 use crate::{
     actors::{
@@ -63,6 +63,8 @@ pub(crate) struct Inner {
     system: Mutex<Option<SystemThread>>,
     pub(crate) servers: Mutex<Vec<actix_web::dev::ServerHandle>>,
     options: ServeOptions,
+    /// Whether the end has begun, or is about to.
+    ending: watch::Sender<bool>,
     /// How the shutdown went.
     ended: OnceCell<Result<(), ServeError>>,
 }
@@ -118,6 +120,7 @@ impl Serve {
             system: Mutex::new(system),
             servers: Mutex::default(),
             options,
+            ending: watch::Sender::new(false),
             ended: OnceCell::new(),
         })))
     }

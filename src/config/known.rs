@@ -2,7 +2,11 @@
 
 use std::collections::BTreeMap;
 
-use super::{item::Item, node::shown};
+use super::{
+    backend_decl::{BackendDecl, Source},
+    item::Item,
+    node::shown,
+};
 use crate::{
     ids::{BackendName, EndpointName},
     route::RoutePattern,
@@ -19,6 +23,8 @@ pub(crate) struct Known {
     routes: BTreeMap<String, String>,
     /// A backend's name could not be read, so that one that is missing may be that.
     incomplete: bool,
+    /// The backends are those of a running service, not of the same text.
+    running: bool,
 }
 
 #[derive(Debug)]
@@ -28,6 +34,15 @@ struct Backend {
 }
 
 impl Known {
+    /// The backends of a running service.
+    pub(crate) fn served(backends: &[BackendDecl]) -> Self {
+        let known = |decl: &BackendDecl| {
+            let onnx = matches!(decl.source, Source::Onnx { .. });
+            (decl.name.clone(), Backend { place: "the service".into(), onnx })
+        };
+        Self { backends: backends.iter().map(known).collect(), running: true, ..Self::default() }
+    }
+
     /// Some backend's name could not be read.
     pub(crate) fn incomplete<T>(&mut self) -> Option<T> {
         self.incomplete = true;
@@ -78,6 +93,7 @@ impl Known {
             names.push("...".into());
         }
         let there = if names.is_empty() { "none".into() } else { names.join(", ") };
-        item.problem(format!("there is no backend {name}; declared here: {there}"));
+        let listed = if self.running { "there are" } else { "declared here" };
+        item.problem(format!("there is no backend {name}; {listed}: {there}"));
     }
 }

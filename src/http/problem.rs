@@ -52,15 +52,19 @@ pub(crate) fn status(error: &ServeError) -> StatusCode {
         ServeError::BadRequest { .. }
         | ServeError::Invalid { .. }
         | ServeError::InvalidConfig(_)
+        | ServeError::NotTaken { .. }
         | ServeError::NotCopied { .. }
         | ServeError::NotCompared { .. }
         | ServeError::OwnShadow { .. } => StatusCode::BAD_REQUEST,
         ServeError::TooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
         ServeError::BodyTimeout { .. } => StatusCode::REQUEST_TIMEOUT,
         ServeError::UnknownBackend(_) | ServeError::UnknownEndpoint(_) => StatusCode::NOT_FOUND,
-        ServeError::AlreadyExists { .. } | ServeError::InUse { .. } | ServeError::NoResources { .. } => {
-            StatusCode::CONFLICT
-        }
+        // What was asked for was not done, and asking again as it is changes nothing of that.
+        ServeError::AlreadyExists { .. }
+        | ServeError::InUse { .. }
+        | ServeError::NoResources { .. }
+        | ServeError::StartFailed { .. }
+        | ServeError::ReconfigureFailed { .. } => StatusCode::CONFLICT,
         ServeError::Overloaded { .. } | ServeError::NoReplica { .. } | ServeError::ShuttingDown => {
             StatusCode::SERVICE_UNAVAILABLE
         }
@@ -88,8 +92,13 @@ pub(crate) fn answer(error: &ServeError, request_id: Option<&str>) -> HttpRespon
 
 /// An error as an HTTP answer to `reader`.
 pub(crate) fn answer_to(reader: Reader, error: &ServeError, request_id: Option<&str>) -> HttpResponse {
+    let single;
     let problems = match error {
         ServeError::InvalidConfig(problems) => problems.as_slice(),
+        ServeError::Invalid { what, why } => {
+            single = [crate::error::Problem { place: what.to_string(), what: why.to_string() }];
+            &single
+        }
         _ => &[],
     };
     let detail = detail(error);

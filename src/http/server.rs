@@ -1,6 +1,11 @@
 //! HTTP servers of our own: their workers are the serving threads.
 
-use std::{net::SocketAddr, num::NonZeroUsize, sync::PoisonError, time::Duration};
+use std::{
+    net::{SocketAddr, ToSocketAddrs},
+    num::NonZeroUsize,
+    sync::PoisonError,
+    time::Duration,
+};
 
 use actix_web::{App, HttpRequest, HttpServer, dev::ServerHandle, web};
 use tokio::sync::oneshot;
@@ -74,6 +79,23 @@ impl Listen {
     }
 }
 
+/// Refuses an address that other machines reach, also one that a name stands for.
+fn on_loopback(listen: &Listen) -> Result<(), ServeError> {
+    let Listen { host, port, .. } = listen;
+    crate::config::loopback(host)?;
+    let elsewhere = (host.as_str(), *port)
+        .to_socket_addrs()
+        .ok()
+        .and_then(|mut found| found.find(|address| !address.ip().is_loopback()));
+    match elsewhere {
+        None => Ok(()),
+        Some(address) => {
+            let why = format!("{host:?} stands for {address} here, which is not a loopback address");
+            Err(ServeError::invalid("host", why))
+        }
+    }
+}
+
 impl Serve {
     /// Listens for requests on the routes of this Serve, with `/-/...` and `/metrics`. The workers become serving
     /// threads. Returns the address, whose port is a real one also when 0 was asked for.
@@ -110,15 +132,24 @@ impl Serve {
         Ok(address)
     }
 
-    /// Listens for the service's own routes only: alive, ready, routes, metrics.
+    /// Listens for the service's own routes only: alive, ready, routes, metrics, and the admin API below `/api/serve`,
+    /// by which other programs of this machine steer this Serve.
     ///
     /// # Errors
-    /// As [`listen`](Self::listen).
+    /// As [`listen`](Self::listen), and [`ServeError::Invalid`] for an address that other machines reach: nothing guards
+    /// the admin API until it has tokens and TLS.
     pub async fn listen_admin(&self, listen: Listen) -> Result<SocketAddr, ServeError> {
+        on_loopback(&listen)?;
+        let (serve, body) = (std::sync::Arc::downgrade(&self.0), listen.ingress.body_limits());
         let office = std::sync::Arc::clone(&self.0.office);
         let app = move || {
             let office = std::sync::Arc::clone(&office);
-            App::new().configure(move |config| service::configure(config, &office)).default_service(web::to(
+            let serve = std::sync::Weak::clone(&serve);
+            let configure = move |config: &mut web::ServiceConfig| {
+                service::configure(config, &office);
+                let _ = (&config, &serve, body); // TEMP
+            };
+            App::new().configure(configure).default_service(web::to(
                 |request: HttpRequest| std::future::ready(service::no_route(&request)),
             ))
         };

@@ -1,0 +1,75 @@
+//! `backends`: as they are declared, one by one.
+
+use serde::Serialize;
+
+use super::{
+    answer::{Answered, changed, document},
+    ask::{Ask, base_dir},
+};
+use crate::{
+    config::{BackendDecl, BackendUpdate, ServeConfig},
+    error::ServeError,
+    ids::BackendName,
+    plan::PlanStep,
+};
+
+#[derive(Serialize)]
+struct Backends {
+    backends: Vec<BackendDecl>,
+}
+
+pub(super) async fn list(mut ask: Ask) -> Answered {
+    ask.query.finish()?;
+    Ok(document(&Backends { backends: ask.serve.config().backends }))
+}
+
+pub(super) async fn get(mut ask: Ask) -> Answered {
+    ask.query.finish()?;
+    let name = ask.backend_name()?;
+    Ok(document(find(&mut ask.serve.config(), &name)?))
+}
+
+pub(super) async fn put(mut ask: Ask) -> Answered {
+    ask.query.finish()?;
+    let name = ask.backend_name()?;
+    let wanted = BackendDecl::from_json(&name, ask.json()?, &base_dir()?)?;
+    let mut config = ask.serve.config();
+    match find(&mut config, &name) {
+        Ok(known) => *known = wanted.clone(),
+        Err(_) => config.backends.push(wanted.clone()),
+    }
+    let plan = ask.serve.plan(&config)?;
+    if !plan.is_empty() {
+        ask.serve.deploy_declared(wanted).await?;
+    }
+    Ok(changed(&plan.steps))
+}
+
+pub(super) async fn patch(mut ask: Ask) -> Answered {
+    ask.query.finish()?;
+    let name = ask.backend_name()?;
+    let update = BackendUpdate::from_json(ask.json()?)?;
+    let mut config = ask.serve.config();
+    let known = find(&mut config, &name)?;
+    known.config = known.config.updated(&update)?;
+    let plan = ask.serve.plan(&config)?;
+    // Also when it is so already: then this waits for whoever is at it.
+    ask.serve.update_backend_config(&name, update).await?;
+    Ok(changed(&plan.steps))
+}
+
+pub(super) async fn delete(mut ask: Ask) -> Answered {
+    let force = ask.query.flag("force", false);
+    ask.query.finish()?;
+    let name = ask.backend_name()?;
+    match ask.serve.delete_backend(&name, force).await {
+        Ok(()) => Ok(changed(&[PlanStep::deleted_backend(name)])),
+        Err(ServeError::UnknownBackend(_)) => Ok(changed(&[])),
+        Err(error) => Err(error),
+    }
+}
+
+fn find<'a>(config: &'a mut ServeConfig, name: &BackendName) -> Result<&'a mut BackendDecl, ServeError> {
+    let found = config.backends.iter_mut().find(|decl| decl.name == *name);
+    found.ok_or_else(|| ServeError::UnknownBackend(name.clone()))
+}

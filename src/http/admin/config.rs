@@ -1,0 +1,74 @@
+//! `config`: everything that is wanted, read and replaced as a whole.
+
+use std::{future::Future, sync::PoisonError};
+
+use super::{
+    answer::{self, Answered, Outcome, document},
+    ask::{Ask, base_dir},
+};
+use crate::{
+    config::ServeConfig,
+    error::ServeError,
+    plan::Plan,
+    serve::{DeployOptions, Deployed, Serve},
+};
+
+pub(super) async fn get(mut ask: Ask) -> Answered {
+    ask.query.finish()?;
+    Ok(document(&ask.serve.config()))
+}
+
+pub(super) async fn put(mut ask: Ask) -> Answered {
+    let dry_run = ask.query.flag("dry_run", false);
+    let how = How::read(&mut ask, "deploy");
+    ask.query.finish()?;
+    let wanted = ServeConfig::from_json(ask.json()?, &base_dir()?)?;
+    if dry_run {
+        return Ok(document(&ask.serve.plan(&wanted)?));
+    }
+    let target = wanted.clone();
+    how.run(ask, |serve| serve.plan(&target), |serve, how| async move { serve.deploy(wanted, how).await }).await
+}
+
+/// How a deploy or rollback is run.
+pub(super) struct How {
+    options: DeployOptions,
+    waits: bool,
+}
+
+impl How {
+    pub(super) fn read(ask: &mut Ask, by: &str) -> Self {
+        let waits = ask.query.flag("wait", true);
+        Self { options: DeployOptions { timeout: ask.query.timeout("timeout_s"), by: by.into() }, waits }
+    }
+
+    /// Runs it to its end, or begins it and says what it will do.
+    pub(super) async fn run<F>(
+        self,
+        ask: Ask,
+        plan: impl FnOnce(&Serve) -> Result<Plan, ServeError>,
+        deploy: impl FnOnce(Serve, DeployOptions) -> F,
+    ) -> Answered
+    where
+        F: Future<Output = Result<Deployed, ServeError>> + 'static,
+    {
+        let Ask { serve, desk, .. } = ask;
+        let by = self.options.by.clone();
+        let running = deploy(serve.clone(), self.options);
+        let run = async move {
+            let result = running.await;
+            *desk.last.lock().unwrap_or_else(PoisonError::into_inner) = Some(Outcome::new(by, &result));
+            result
+        };
+        if self.waits {
+            return run.await.map(|deployed| answer::applied(&deployed));
+        }
+        // What can be refused at once is.
+        if serve.progress().is_some() {
+            return Err(ServeError::DeployInProgress);
+        }
+        let steps = plan(&serve)?.steps;
+        drop(actix_web::rt::spawn(run));
+        Ok(answer::accepted(&steps))
+    }
+}

@@ -1,0 +1,64 @@
+//! `endpoints`: as they are declared, one by one.
+
+use serde::Serialize;
+
+use super::{
+    answer::{Answered, changed, document},
+    ask::Ask,
+};
+use crate::{
+    config::{EndpointDecl, ServeConfig},
+    error::ServeError,
+    ids::EndpointName,
+    plan::PlanStep,
+};
+
+#[derive(Serialize)]
+struct Endpoints {
+    endpoints: Vec<EndpointDecl>,
+}
+
+pub(super) async fn list(mut ask: Ask) -> Answered {
+    ask.query.finish()?;
+    Ok(document(&Endpoints { endpoints: ask.serve.config().endpoints }))
+}
+
+pub(super) async fn get(mut ask: Ask) -> Answered {
+    ask.query.finish()?;
+    let name = ask.endpoint_name()?;
+    Ok(document(find(&mut ask.serve.config(), &name)?))
+}
+
+pub(super) async fn put(mut ask: Ask) -> Answered {
+    ask.query.finish()?;
+    let name = ask.endpoint_name()?;
+    let mut config = ask.serve.config();
+    let wanted = EndpointDecl::from_json(&name, ask.json()?, &config.backends)?;
+    match find(&mut config, &name) {
+        Ok(known) => *known = wanted.clone(),
+        Err(_) => config.endpoints.push(wanted.clone()),
+    }
+    let plan = ask.serve.plan(&config)?;
+    if !plan.is_empty() {
+        ask.serve.set_endpoint(wanted).await?;
+    }
+    Ok(changed(&plan.steps))
+}
+
+pub(super) async fn delete(mut ask: Ask) -> Answered {
+    ask.query.finish()?;
+    let name = ask.endpoint_name()?;
+    match ask.serve.delete_endpoint(&name).await {
+        Ok(()) => Ok(changed(&[PlanStep::deleted_endpoint(name)])),
+        Err(ServeError::UnknownEndpoint(_)) => Ok(changed(&[])),
+        Err(error) => Err(error),
+    }
+}
+
+pub(super) fn find<'a>(
+    config: &'a mut ServeConfig,
+    name: &EndpointName,
+) -> Result<&'a mut EndpointDecl, ServeError> {
+    let found = config.endpoints.iter_mut().find(|decl| decl.name == *name);
+    found.ok_or_else(|| ServeError::UnknownEndpoint(name.clone()))
+}

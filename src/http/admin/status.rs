@@ -1,0 +1,38 @@
+//! `status` and `progress`: how everything is, and how far the deploy under way has come.
+
+use std::sync::PoisonError;
+
+use serde::Serialize;
+
+use super::{
+    answer::{Answered, Outcome, document},
+    ask::Ask,
+};
+use crate::serve::{Progress, Status};
+
+#[derive(Serialize)]
+struct Now {
+    #[serde(flatten)]
+    status: Status,
+    /// The deploy under way.
+    deploy: Option<Progress>,
+}
+
+#[derive(Serialize)]
+struct Deploys {
+    /// The deploy under way.
+    deploy: Option<Progress>,
+    /// What came of the one that ended last.
+    last: Option<Outcome>,
+}
+
+pub(super) async fn status(mut ask: Ask) -> Answered {
+    ask.query.finish()?;
+    Ok(document(&Now { status: ask.serve.status(), deploy: ask.serve.progress() }))
+}
+
+pub(super) async fn progress(mut ask: Ask) -> Answered {
+    ask.query.finish()?;
+    let last = ask.desk.last.lock().unwrap_or_else(PoisonError::into_inner).clone();
+    Ok(document(&Deploys { deploy: ask.serve.progress(), last }))
+}
