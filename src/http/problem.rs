@@ -58,13 +58,15 @@ pub(crate) fn status(error: &ServeError) -> StatusCode {
         ServeError::TooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
         ServeError::BodyTimeout { .. } => StatusCode::REQUEST_TIMEOUT,
         ServeError::UnknownBackend(_) | ServeError::UnknownEndpoint(_) => StatusCode::NOT_FOUND,
-        ServeError::AlreadyExists { .. } | ServeError::InUse { .. } | ServeError::NoResources { .. } => {
-            StatusCode::CONFLICT
-        }
+        ServeError::AlreadyExists { .. }
+        | ServeError::InUse { .. }
+        | ServeError::NoResources { .. }
+        | ServeError::DeployInProgress
+        | ServeError::DeployFailed { .. } => StatusCode::CONFLICT,
         ServeError::Overloaded { .. } | ServeError::NoReplica { .. } | ServeError::ShuttingDown => {
             StatusCode::SERVICE_UNAVAILABLE
         }
-        ServeError::DeadlineExceeded => StatusCode::GATEWAY_TIMEOUT,
+        ServeError::DeadlineExceeded | ServeError::TimedOut { .. } => StatusCode::GATEWAY_TIMEOUT,
         ServeError::Backend { status, .. } => {
             StatusCode::from_u16(*status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)
         }
