@@ -244,10 +244,12 @@ fn configs() -> impl Strategy<Value = ServeConfig> {
                 let mut decl = BackendDecl { config, ..backend(&format!("b{i}")) };
                 if let Some(path) = source {
                     decl.source = Source::Onnx { path: path.into() };
+                    decl.config.user_config = None;
                 }
                 decl
             })
             .collect();
+        let mut taken = Vec::new();
         let endpoints = endpoints.into_iter().map(|(i, (methods, route, picks, keeps))| {
             let name = |pick: usize| backends[pick % backends.len()].name.as_str();
             let mut decl = match name(picks[0]) == name(picks[1]) {
@@ -259,7 +261,9 @@ fn configs() -> impl Strategy<Value = ServeConfig> {
                 .map(|method| (*method).to_owned())
                 .collect();
             // Endpoints may take over each other's routes.
-            decl.route = (route > 0).then(|| RoutePattern::parse(format!("/{}", (i + route) % 4)).unwrap());
+            let route = Some((i + route) % 4).filter(|free| route > 0 && !taken.contains(free));
+            taken.extend(route);
+            decl.route = route.map(|route| RoutePattern::parse(format!("/{route}")).unwrap());
             decl.affinity = if keeps { Affinity::Replica } else { Affinity::Backend };
             if !decl.traffic.serves_all(&BackendName::new(name(picks[2])).unwrap()) {
                 decl.shadow = vec![ShadowRule::new(name(picks[2]), (picks[2] % 3) as f64 / 2.0).unwrap()];
