@@ -232,6 +232,19 @@ pub enum ServeError {
         /// Which replica, and the error or panic of its code, or what it waited for in vain.
         why: Box<str>,
     },
+    /// A configuration is being deployed; it is the only change until it has ended.
+    #[error("a deploy is under way; nothing else can be changed until it has ended")]
+    DeployInProgress,
+    /// A step of a deploy failed; the steps before it were taken back.
+    #[error("{step}: {cause}; {}", taken_back(.left.as_deref()))]
+    DeployFailed {
+        /// Which step, such as `roll backend digits`.
+        step: Box<str>,
+        /// Why it failed.
+        cause: Box<ServeError>,
+        /// What could not be made as it was, and why; none: all was.
+        left: Option<Box<str>>,
+    },
     /// A change that took longer than it may.
     #[error("{what} took longer than {} s", .after.as_secs_f64())]
     TimedOut {
@@ -289,6 +302,15 @@ impl ServeError {
         }
     }
 
+    /// The same failure of a deploy, of which something could not be taken back.
+    pub(crate) fn not_restored(self, what: String) -> Self {
+        let what: Box<str> = what.into();
+        match self {
+            Self::DeployFailed { step, cause, .. } => Self::DeployFailed { step, cause, left: Some(what) },
+            other => Self::DeployFailed { step: "deploy".into(), cause: Box::new(other), left: Some(what) },
+        }
+    }
+
     /// A value that is not allowed.
     pub fn invalid(what: impl Into<Box<str>>, why: impl Into<Box<str>>) -> Self {
         Self::Invalid { what: what.into(), why: why.into() }
@@ -324,6 +346,8 @@ impl ServeError {
             Self::NoResources { .. } => "no_resources",
             Self::StartFailed { .. } => "start_failed",
             Self::ReconfigureFailed { .. } => "reconfigure_failed",
+            Self::DeployInProgress => "deploy_in_progress",
+            Self::DeployFailed { .. } => "deploy_failed",
             Self::TimedOut { .. } => "timed_out",
             Self::Internal(_) => "internal",
         }
@@ -333,6 +357,7 @@ impl ServeError {
     pub fn fault(&self) -> Fault {
         match self {
             Self::Backend { status, .. } if *status < 500 => Fault::Caller,
+            Self::DeployFailed { cause, .. } => cause.fault(),
             Self::Backend { .. }
             | Self::Panicked { .. }
             | Self::BatchPanicked { .. }
@@ -345,6 +370,7 @@ impl ServeError {
             | Self::DeadlineExceeded
             | Self::Stopped
             | Self::ShuttingDown
+            | Self::DeployInProgress
             | Self::TimedOut { .. }
             | Self::Internal(_) => Fault::Service,
             _ => Fault::Caller,
@@ -354,6 +380,13 @@ impl ServeError {
     /// Whether the same request may be sent again: it never began, or nothing came of it.
     pub fn retryable(&self) -> bool {
         matches!(self, Self::Overloaded { .. } | Self::NoReplica { .. } | Self::ShuttingDown)
+    }
+}
+
+fn taken_back(left: Option<&str>) -> String {
+    match left {
+        None => "all is as it was before".into(),
+        Some(left) => format!("this could not be made as it was before: {left}"),
     }
 }
 

@@ -1,8 +1,10 @@
 //! `Serve`: the composition root. Starts the actors and their threads, and ends them in order.
 
+mod deploy;
 mod end;
 mod options;
 mod signals;
+mod sources;
 mod status;
 mod system;
 
@@ -36,12 +38,15 @@ use crate::{
     ids::{BackendName, EndpointName},
     metrics::Metrics,
     serve::{
+        deploy::Deploys,
         options::{Readiness, Seats},
+        sources::Sources,
         system::SystemThread,
     },
     traffic::{ShadowRule, TrafficPolicy},
 };
 
+pub use deploy::{DeployOptions, DeployState, Deployed, Progress};
 pub use options::ServeOptions;
 pub use signals::EndSignals;
 pub(crate) use status::ready;
@@ -65,6 +70,9 @@ pub(crate) struct Inner {
     options: ServeOptions,
     /// Whether the end has begun, or is about to.
     ending: watch::Sender<bool>,
+    /// The code that configurations name.
+    sources: Sources,
+    deploys: Arc<Deploys>,
     /// How the shutdown went.
     ended: OnceCell<Result<(), ServeError>>,
 }
@@ -90,6 +98,7 @@ impl Serve {
         capacity.check()?;
         let office = Arc::new(Office {
             fleet: Mutex::new(Fleet::new(capacity)),
+            history: Mutex::default(),
             directory: Arc::default(),
             routes: Arc::default(),
             models: Arc::default(),
@@ -121,6 +130,8 @@ impl Serve {
             servers: Mutex::default(),
             options,
             ending: watch::Sender::new(false),
+            sources: Sources::default(),
+            deploys: Arc::default(),
             ended: OnceCell::new(),
         })))
     }
@@ -141,7 +152,10 @@ impl Serve {
         A: actix::Actor<Context = ReplicaContext<A>>,
     {
         let name = BackendName::new(name)?;
-        self.ask(CreateBackend { name, code: Arc::new(backend), config }).await
+        let code = Arc::new(backend);
+        self.ask(CreateBackend { name: name.clone(), code: Arc::clone(&code) as _, config }).await?;
+        self.0.sources.register(name, code);
+        Ok(())
     }
 
     /// Changes the options that `update` gives, and waits until the replicas are as many as it says and have the
@@ -308,8 +322,19 @@ impl Serve {
         let _ = self.0.controller.send(Crash).await;
     }
 
-    /// Asks the Controller; while it restarts the message waits, and only one that it died of is lost.
+    /// Asks the Controller for a change by hand; not while a configuration is deployed.
     async fn ask<M>(&self, msg: M) -> Result<(), ServeError>
+    where
+        M: Message<Result = Result<(), ServeError>> + Send + 'static,
+        Controller: Handler<M>,
+        ReplicaContext<Controller>: ToEnvelope<Controller, M>,
+    {
+        let _by_hand = self.0.deploys.by_hand()?;
+        self.tell(msg).await
+    }
+
+    /// Asks the Controller; while it restarts the message waits, and only one that it died of is lost.
+    async fn tell<M>(&self, msg: M) -> Result<(), ServeError>
     where
         M: Message<Result = Result<(), ServeError>> + Send + 'static,
         Controller: Handler<M>,

@@ -5,6 +5,8 @@ mod changes;
 mod ending;
 mod endpoints;
 mod events;
+mod stub;
+mod whole;
 
 use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError, atomic::Ordering},
@@ -29,6 +31,7 @@ use crate::{
     error::ServeError,
     ids::{BackendName, ReplicaId},
     metrics::{Metrics, in_flight::InFlight},
+    plan::History,
     routing::{directory::Directory, models::Models, routes::Routes},
     traffic::window::SAMPLE_PERIOD,
 };
@@ -36,8 +39,10 @@ use crate::{
 pub(crate) use backends::{CreateBackend, DeleteBackend, UpdateBackend};
 use changes::ChangeTimedOut;
 pub(crate) use ending::{Crash, DrainAll};
-pub(crate) use endpoints::{CreateEndpoint, DeleteEndpoint, SetShadow, SetTraffic};
+pub(crate) use endpoints::{CreateEndpoint, DeleteEndpoint, Resolved, SetShadow, SetTraffic};
 use events::{DrainTimedOut, Happened, StartTimedOut};
+pub(crate) use stub::DeployBackend;
+pub(crate) use whole::{Quiet, SetEndpoints};
 
 /// First pause before a replica that gave up is replaced; doubled for each further one in a row.
 const REPLACE_PAUSE: Duration = Duration::from_millis(500);
@@ -51,6 +56,8 @@ const STOP_GRACE: Duration = Duration::from_millis(500);
 /// What the Controller works with; outlives its state.
 pub(crate) struct Office {
     pub(crate) fleet: Mutex<Fleet>,
+    /// What was deployed as a whole.
+    pub(crate) history: Mutex<History>,
     pub(crate) directory: Arc<Directory>,
     pub(crate) routes: Arc<Routes>,
     pub(crate) models: Arc<Models>,
@@ -68,6 +75,11 @@ pub(crate) struct Office {
 impl Office {
     pub(crate) fn fleet(&self) -> MutexGuard<'_, Fleet> {
         self.fleet.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Never asked for while the fleet is held by whoever holds this.
+    pub(crate) fn history(&self) -> MutexGuard<'_, History> {
+        self.history.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

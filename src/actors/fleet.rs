@@ -194,6 +194,11 @@ impl BackendEntry {
         self.replicas.len() == wanted && self.replicas.iter().all(done)
     }
 
+    /// Whether a change of it is under way, its making among them.
+    pub(crate) fn changing(&self) -> bool {
+        !self.created || self.before.is_some()
+    }
+
     /// Whether the `user_config` is a new one, not yet known to be taken; otherwise whoever has another goes back.
     pub(crate) fn trying(&self) -> bool {
         self.before.as_ref().is_some_and(|before| before.user_config != self.config.user_config)
@@ -303,7 +308,7 @@ impl BackendEntry {
 }
 
 /// What is told when a backend that has `held` claims cannot have `wanted` replicas.
-fn no_resources(backend: &BackendName, wanted: u32, held: u32, short: &Shortage) -> ServeError {
+pub(crate) fn no_resources(backend: &BackendName, wanted: u32, held: u32, short: &Shortage) -> ServeError {
     let fit = held + short.fit;
     ServeError::NoResources {
         backend: backend.clone(),

@@ -6,6 +6,7 @@ pub(crate) mod configure;
 pub(crate) mod context;
 pub(crate) mod controller;
 pub(crate) mod execute;
+pub(crate) mod fit;
 pub(crate) mod fleet;
 pub(crate) mod identity;
 mod items;

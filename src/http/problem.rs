@@ -64,11 +64,13 @@ pub(crate) fn status(error: &ServeError) -> StatusCode {
         | ServeError::InUse { .. }
         | ServeError::NoResources { .. }
         | ServeError::StartFailed { .. }
-        | ServeError::ReconfigureFailed { .. } => StatusCode::CONFLICT,
+        | ServeError::ReconfigureFailed { .. }
+        | ServeError::DeployInProgress
+        | ServeError::DeployFailed { .. } => StatusCode::CONFLICT,
         ServeError::Overloaded { .. } | ServeError::NoReplica { .. } | ServeError::ShuttingDown => {
             StatusCode::SERVICE_UNAVAILABLE
         }
-        ServeError::DeadlineExceeded => StatusCode::GATEWAY_TIMEOUT,
+        ServeError::DeadlineExceeded | ServeError::TimedOut { .. } => StatusCode::GATEWAY_TIMEOUT,
         ServeError::Backend { status, .. } => {
             StatusCode::from_u16(*status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)
         }

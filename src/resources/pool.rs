@@ -11,7 +11,7 @@ use super::{
 };
 
 /// What there is and what of it is free.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Pool {
     total: Capacity,
     free: Free,
@@ -87,7 +87,17 @@ impl Pool {
 
     /// Takes back what a replica had.
     pub(crate) fn release(&mut self, claim: Claim) {
-        let Claim { resources, gpus } = claim;
+        self.add(&claim);
+    }
+
+    /// What it will be when these have been given back.
+    pub(crate) fn without<'a>(&self, claims: impl IntoIterator<Item = &'a Claim>) -> Self {
+        let mut pool = self.clone();
+        claims.into_iter().for_each(|claim| pool.add(claim));
+        pool
+    }
+
+    fn add(&mut self, Claim { resources, gpus }: &Claim) {
         let Free { cpus, memory_bytes, custom, gpus: devices } = &mut self.free;
         if let Some(cpus) = cpus {
             *cpus += resources.num_cpus.ten_thousandths();
@@ -102,7 +112,7 @@ impl Pool {
         }
         let part = resources.num_gpus.map_or(0, |share| share.ten_thousandths().min(WHOLE));
         for gpu in gpus {
-            if let Some(free) = devices.as_mut().and_then(|devices| devices.get_mut(gpu)) {
+            if let Some(free) = devices.as_mut().and_then(|devices| devices.get_mut(*gpu)) {
                 *free += part;
             }
         }

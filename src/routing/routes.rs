@@ -1,6 +1,9 @@
 //! The live HTTP routes: from a path to the endpoint behind it.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::{
+    collections::BTreeSet,
+    sync::{Arc, Mutex, PoisonError},
+};
 
 use arc_swap::{ArcSwap, Guard};
 
@@ -57,15 +60,33 @@ impl Routes {
 
     /// Adds the route of an endpoint, if it has one.
     pub(crate) fn add(&self, slot: &Arc<EndpointSlot>, endpoint: &Checked) -> Result<(), ServeError> {
-        let Some(route) = &endpoint.route else { return Ok(()) };
-        let entry = Arc::new(RouteEntry {
-            slot: Arc::clone(slot),
-            methods: endpoint.methods.as_slice().into(),
-            counts: RouteCounts::new(route.as_str()),
-        });
+        let Some((route, entry)) = entry(slot, endpoint) else { return Ok(()) };
         let _one = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
         let mut table = RouteTable::clone(&self.table.load());
-        table.insert(route.clone(), entry)?;
+        table.insert(route, entry)?;
+        self.table.store(Arc::new(table));
+        Ok(())
+    }
+
+    /// Takes the routes of `gone` out and puts those of `set` in the place of what they had, in one step. `ready` is
+    /// run before callers see it, when nothing can be refused any more.
+    pub(crate) fn replace(
+        &self,
+        gone: &[EndpointName],
+        set: &[(Arc<EndpointSlot>, &Checked)],
+        ready: impl FnOnce(),
+    ) -> Result<(), ServeError> {
+        let changed: BTreeSet<_> = gone.iter().chain(set.iter().map(|(slot, _)| &slot.name)).collect();
+        let _one = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut table = RouteTable::default();
+        let old = self.table.load_full();
+        for (route, entry) in old.iter().filter(|(_, entry)| !changed.contains(&entry.slot.name)) {
+            table.insert(route.clone(), Arc::clone(entry))?;
+        }
+        for (route, entry) in set.iter().filter_map(|(slot, endpoint)| entry(slot, endpoint)) {
+            table.insert(route, entry)?;
+        }
+        ready();
         self.table.store(Arc::new(table));
         Ok(())
     }
@@ -82,4 +103,15 @@ impl Routes {
         }
         self.table.store(Arc::new(table));
     }
+}
+
+/// The route of an endpoint, if it has one, and what stands behind it.
+fn entry(slot: &Arc<EndpointSlot>, endpoint: &Checked) -> Option<(RoutePattern, Arc<RouteEntry>)> {
+    let route = endpoint.route.clone()?;
+    let entry = RouteEntry {
+        slot: Arc::clone(slot),
+        methods: endpoint.methods.as_slice().into(),
+        counts: RouteCounts::new(route.as_str()),
+    };
+    Some((route, Arc::new(entry)))
 }

@@ -2,7 +2,7 @@
 
 use std::{num::NonZeroUsize, time::Duration};
 
-use crate::{actors::timer::TimerKind, resources::Capacity};
+use crate::{actors::timer::TimerKind, config::ServeConfig, resources::Capacity};
 
 /// How a [`Serve`](crate::Serve) is started.
 #[derive(Clone, Debug)]
@@ -14,6 +14,8 @@ pub struct ServeOptions {
     pub(super) readiness: Readiness,
     /// None: as the seats are.
     pub(super) capacity: Option<Capacity>,
+    /// What a configuration says of the process itself; it has no backends and endpoints.
+    pub(super) sections: ServeConfig,
 }
 
 /// When `/-/readyz` may say so.
@@ -45,6 +47,7 @@ impl Default for ServeOptions {
             shutdown_timeout: Duration::from_secs(30),
             readiness: Readiness::Observed,
             capacity: None,
+            sections: ServeConfig::default(),
         }
     }
 }
@@ -87,6 +90,13 @@ impl ServeOptions {
     pub fn capacity(mut self, capacity: Capacity) -> Self {
         self.capacity = Some(capacity);
         self
+    }
+
+    /// Takes `capacity` from a configuration, and remembers what it says of `http` and `admin`: it is told by
+    /// [`Serve::config`](crate::Serve::config), and a deploy that would change it is refused.
+    pub fn sections(mut self, config: &ServeConfig) -> Self {
+        self.sections = ServeConfig { backends: Vec::new(), endpoints: Vec::new(), ..config.clone() };
+        self.capacity(config.capacity.clone())
     }
 
     /// What there is for replicas.

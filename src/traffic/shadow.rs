@@ -55,6 +55,11 @@ impl ShadowRule {
         Ok(Self { compare: Some(compare.check()?), ..self })
     }
 
+    /// The same rule without a comparison.
+    pub(crate) fn uncompared(self) -> Self {
+        Self { compare: None, ..self }
+    }
+
     /// How answers are compared, if they are.
     pub fn compared(&self) -> Option<&Compare> {
         self.compare.as_ref()

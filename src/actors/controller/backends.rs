@@ -160,7 +160,7 @@ fn in_place(old: &BackendConfig, new: &BackendConfig) -> Outcome {
 }
 
 /// Drain a backend and forget it.
-#[derive(Message)]
+#[derive(Clone, Message)]
 #[rtype(result = "Outcome")]
 pub(crate) struct DeleteBackend {
     pub(crate) name: BackendName,

@@ -25,24 +25,36 @@ use crate::{
 };
 
 /// The backends that a declared endpoint names, in its order, once all of it is found to be possible.
-struct Resolved {
+pub(crate) struct Resolved {
     served: Vec<Arc<BackendRoutes>>,
     shadows: Vec<Arc<BackendRoutes>>,
 }
 
 impl Resolved {
-    fn new(office: &Office, fleet: &Fleet, declared: &Checked) -> Result<Self, ServeError> {
-        let routes = |backend: &BackendName| -> Result<Arc<BackendRoutes>, ServeError> {
-            let entry = fleet.backends.get(backend).filter(|entry| !entry.deleting);
-            let entry = entry.ok_or_else(|| ServeError::UnknownBackend(backend.clone()))?;
-            if !entry.created {
-                return Err(ServeError::invalid(
-                    backend.as_str(),
-                    "it is still being created; use it afterwards",
-                ));
-            }
-            Ok(Arc::clone(&entry.routes))
-        };
+    pub(super) fn new(office: &Office, fleet: &Fleet, declared: &Checked) -> Result<Self, ServeError> {
+        let resolved =
+            Self::among(declared, |backend: &BackendName| -> Result<Arc<BackendRoutes>, ServeError> {
+                let entry = fleet.backends.get(backend).filter(|entry| !entry.deleting);
+                let entry = entry.ok_or_else(|| ServeError::UnknownBackend(backend.clone()))?;
+                if !entry.created {
+                    return Err(ServeError::invalid(
+                        backend.as_str(),
+                        "it is still being created; use it afterwards",
+                    ));
+                }
+                Ok(Arc::clone(&entry.routes))
+            })?;
+        if declared.shadows.iter().any(|rule| rule.compared().is_some()) {
+            office.comparer.start()?;
+        }
+        Ok(resolved)
+    }
+
+    /// The same among backends that `routes` knows.
+    pub(crate) fn among(
+        declared: &Checked,
+        routes: impl Fn(&BackendName) -> Result<Arc<BackendRoutes>, ServeError>,
+    ) -> Result<Self, ServeError> {
         let served =
             declared.traffic.iter().map(|(backend, _)| routes(backend)).collect::<Result<Vec<_>, _>>()?;
         let shadows: Vec<_> =
@@ -54,14 +66,17 @@ impl Resolved {
         for (rule, shadow) in declared.shadows.iter().zip(&shadows) {
             shadows::check(shadow, rule.compared().is_some(), &served, has_route)?;
         }
-        if declared.shadows.iter().any(|rule| rule.compared().is_some()) {
-            office.comparer.start()?;
-        }
         Ok(Self { served, shadows })
     }
 
     /// What the endpoint means now. Its counters are made here, when nothing can be refused any more.
-    fn state(self, office: &Office, fleet: &Fleet, name: &EndpointName, declared: &Checked) -> EndpointState {
+    pub(super) fn state(
+        self,
+        office: &Office,
+        fleet: &Fleet,
+        name: &EndpointName,
+        declared: &Checked,
+    ) -> EndpointState {
         let registry = &office.metrics.registry;
         let routed =
             |routes: Arc<BackendRoutes>| Routed { requests: registry.routed(name, &routes.name), routes };
@@ -118,7 +133,7 @@ impl Controller {
 }
 
 /// Counts lately routed requests for the backends of a new state too.
-fn watch(seen: &mut Vec<Seen>, state: &EndpointState) {
+pub(super) fn watch(seen: &mut Vec<Seen>, state: &EndpointState) {
     for Routed { routes, requests } in &state.backends {
         // A backend that was deleted and made again has a counter of its own.
         seen.retain(|seen| seen.backend != routes.name || Arc::ptr_eq(&seen.requests, requests));

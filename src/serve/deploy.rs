@@ -1,0 +1,224 @@
+//! Deploying a configuration as a whole: planned, applied together or taken back, kept in a history.
+
+mod check;
+mod forms;
+mod run;
+mod turn;
+
+use std::{sync::Arc, time::Duration};
+
+use serde::Serialize;
+
+use crate::{
+    actors::{
+        build::Code,
+        context::ReplicaContext,
+        fleet::{BackendEntry, Fleet},
+    },
+    backend::Backend,
+    config::{BackendDecl, ServeConfig, Source},
+    error::ServeError,
+    ids::BackendName,
+    plan::{Applied, Plan},
+    serve::{
+        Serve,
+        deploy::{check::Codes, run::Deploying},
+    },
+};
+
+pub(super) use turn::Deploys;
+pub use turn::{DeployState, Progress};
+
+/// How a configuration is deployed.
+#[derive(Clone, Debug, PartialEq)]
+pub struct DeployOptions {
+    /// Longest time it may take; then it is taken back. None: each of its steps has limits of its own.
+    pub timeout: Option<Duration>,
+    /// Who or what asks for it, for the history; `deploy`.
+    pub by: String,
+    /// Whether to wait, as long as `timeout`, while not all of it fits beside what there is; false: it is refused.
+    /// Until it begins, changes by hand are taken.
+    pub wait_for_resources: bool,
+}
+
+impl Default for DeployOptions {
+    fn default() -> Self {
+        Self { timeout: None, by: "deploy".into(), wait_for_resources: false }
+    }
+}
+
+impl DeployOptions {
+    /// Sets [`timeout`](field@Self::timeout).
+    #[must_use]
+    pub fn timeout(mut self, timeout: impl Into<Option<Duration>>) -> Self {
+        self.timeout = timeout.into();
+        self
+    }
+
+    /// Sets [`by`](field@Self::by).
+    #[must_use]
+    pub fn by(mut self, by: impl Into<String>) -> Self {
+        self.by = by.into();
+        self
+    }
+
+    /// Waits for resources until the time-out, which it needs.
+    #[must_use]
+    pub fn wait_for_resources(mut self) -> Self {
+        self.wait_for_resources = true;
+        self
+    }
+}
+
+/// What a deploy has done.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Deployed {
+    /// The steps that were taken; none when all was as it should be.
+    pub plan: Plan,
+    /// Its entry in the [`history`](Serve::history).
+    pub id: u64,
+}
+
+impl Serve {
+    /// Gives the code for `registered: NAME` in configurations; in the place of what had the name before, from the next
+    /// deploy on. What [`create_backend`](Self::create_backend) makes is registered under the backend's name.
+    ///
+    /// # Errors
+    /// A name that is not allowed.
+    pub fn register<A>(&self, name: impl AsRef<str>, backend: Backend<A>) -> Result<(), ServeError>
+    where
+        A: actix::Actor<Context = ReplicaContext<A>>,
+    {
+        self.0.sources.register(BackendName::new(name)?, Arc::new(backend));
+        Ok(())
+    }
+
+    /// What is wanted now, in the form that a file has: what was deployed, with the changes that were made by hand
+    /// since. Backends made by the program itself are there as `registered` ones.
+    pub fn config(&self) -> ServeConfig {
+        let fleet = self.0.office.fleet();
+        self.config_of(&fleet)
+    }
+
+    fn config_of(&self, fleet: &Fleet) -> ServeConfig {
+        let there = fleet.backends.iter().filter(|(_, entry)| !entry.deleting);
+        let backends = there.map(|(name, entry)| BackendDecl {
+            name: name.clone(),
+            source: source(name, entry),
+            config: entry.config.clone(),
+        });
+        let endpoints = fleet.endpoints.iter().map(|(name, entry)| forms::declared(name, &entry.declared));
+        ServeConfig {
+            capacity: fleet.pool.total().clone(),
+            backends: backends.collect(),
+            endpoints: endpoints.collect(),
+            ..self.0.options.sections.clone()
+        }
+    }
+
+    /// What [`deploy`](Self::deploy) would do, and why; nothing is changed. Model files are looked at.
+    ///
+    /// # Errors
+    /// [`ServeError::InvalidConfig`] with every mistake, as [`deploy`](Self::deploy) would find it.
+    pub fn plan(&self, wanted: &ServeConfig) -> Result<Plan, ServeError> {
+        let codes = self.check(wanted)?;
+        Ok(self.plan_with(&self.config(), wanted, &codes))
+    }
+
+    /// Makes all of `wanted` so, and takes away what it does not name: all or nothing. When a step fails, those before
+    /// it are taken back, and what there was serves on. `http`, `admin` and `capacity` belong to the process; where
+    /// they are absent they are not looked at.
+    ///
+    /// One deploy runs at a time, and changes by hand are refused meanwhile. It goes on when the caller leaves. The
+    /// same configuration again changes nothing and is no new entry of the [`history`](Self::history).
+    ///
+    /// ```
+    /// use std::path::Path;
+    /// use greenroom::{Backend, DeployOptions, Serve, ServeConfig, ServeError, ServeOptions};
+    /// # #[derive(actix::Message)]
+    /// # #[rtype(result = "Result<u64, ServeError>")]
+    /// # struct Ask;
+    /// # #[actix_web::main]
+    /// # async fn main() -> Result<(), ServeError> {
+    /// let serve = Serve::start(ServeOptions::default().current_thread()).await?;
+    /// serve.register("model", Backend::from_fn(|_: Ask| async { Ok(1) }))?;
+    /// let text = "
+    /// backends: [{ name: a, registered: model }]
+    /// endpoints: [{ name: a, backend: a }]
+    /// ";
+    /// let mut config = ServeConfig::from_yaml(text, Path::new("."))?;
+    /// serve.deploy(config.clone(), DeployOptions::default()).await?;
+    /// assert_eq!(serve.handle::<Ask>("a")?.call(Ask).await?, 1);
+    ///
+    /// config.backends[0].config.num_replicas = 2;
+    /// assert_eq!(serve.plan(&config)?.to_string(), "scale  backend   a  num_replicas: 1 -> 2");
+    /// serve.deploy(config, DeployOptions::default()).await?;
+    /// serve.rollback(None, DeployOptions::default()).await?;
+    /// assert_eq!(serve.get_backend_config("a")?.num_replicas, 1);
+    /// # serve.shutdown().await
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// [`ServeError::InvalidConfig`] with every mistake, those deep inside too, [`ServeError::DeployInProgress`], or
+    /// [`ServeError::NoResources`] for what does not fit now; then nothing was begun. [`ServeError::DeployFailed`] with
+    /// the step that failed, and [`ServeError::TimedOut`] with what it waited for; then all is again as it was.
+    pub async fn deploy(&self, wanted: ServeConfig, how: DeployOptions) -> Result<Deployed, ServeError> {
+        Deploying::begin(self, wanted, how)?.end().await
+    }
+
+    /// The configurations that were applied as a whole, oldest first; at most [`HISTORY_MAX`](crate::HISTORY_MAX).
+    pub fn history(&self) -> Vec<Applied> {
+        self.0.office.history().applied.clone()
+    }
+
+    /// Deploys an earlier configuration again: the one with this id, or the one before the present one. That is a new
+    /// entry of the history.
+    ///
+    /// # Errors
+    /// [`ServeError::Invalid`] when the history has no such entry, or those of [`deploy`](Self::deploy).
+    pub async fn rollback(&self, to: Option<u64>, how: DeployOptions) -> Result<Deployed, ServeError> {
+        let found = self.0.office.history().find(to).map(|entry| (entry.id, entry.config.clone()));
+        let Some((id, config)) = found else {
+            let ids: Vec<_> = self.history().iter().map(|entry| entry.id.to_string()).collect();
+            let why = match to {
+                Some(id) => format!("there is no {id} in the history; it holds: {}", ids.join(", ")),
+                None => "there is none before the present one in the history".into(),
+            };
+            return Err(ServeError::invalid("rollback", why));
+        };
+        let by = format!("rollback to {id}");
+        self.deploy(config, DeployOptions { by, ..how }).await
+    }
+
+    /// How far the deploy under way is, if there is one.
+    pub fn progress(&self) -> Option<Progress> {
+        self.0.deploys.progress(&self.0.office)
+    }
+
+    /// `wanted` with the sections of the process where it says nothing of them.
+    fn whole(&self, wanted: &ServeConfig) -> ServeConfig {
+        let (backends, endpoints) = (wanted.backends.clone(), wanted.endpoints.clone());
+        let capacity = self.0.office.fleet().pool.total().clone();
+        ServeConfig { capacity, backends, endpoints, ..self.0.options.sections.clone() }
+    }
+
+    fn plan_with(&self, now: &ServeConfig, wanted: &ServeConfig, codes: &Codes) -> Plan {
+        let declared = self.0.office.history().declared.clone();
+        let fleet = self.0.office.fleet();
+        Plan::between(now, declared.as_ref(), wanted, |name| {
+            let (old, new) = (fleet.backends.get(name), codes.get(name));
+            old.zip(new).is_some_and(|(old, new)| same_code(&old.code, new))
+        })
+    }
+}
+
+/// What a backend is made of, as a file would say it.
+fn source(name: &BackendName, _entry: &BackendEntry) -> Source {
+    Source::Registered { name: name.clone() }
+}
+
+/// Whether replicas made of the one are what replicas made of the other are.
+fn same_code(old: &Arc<dyn Code>, new: &Arc<dyn Code>) -> bool {
+    Arc::ptr_eq(old, new)
+}

@@ -1,0 +1,139 @@
+//! Every mistake of a configuration that can be known before any of it is done, each with its place.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use crate::{
+    actors::{
+        build::Code,
+        controller::Resolved,
+        fit::{Wish, ever_fits},
+    },
+    config::{EndpointDecl, ServeConfig},
+    error::{Problem, ServeError},
+    ids::BackendName,
+    metrics::registry::Outside,
+    serve::{Serve, deploy::forms},
+};
+
+/// The code of every backend of a configuration.
+pub(super) type Codes = BTreeMap<BackendName, Arc<dyn Code>>;
+
+impl Serve {
+    /// The code of all backends that are wanted, when all of `wanted` is possible as far as can be known.
+    ///
+    /// # Errors
+    /// [`ServeError::InvalidConfig`] with every mistake.
+    pub(super) fn check(&self, wanted: &ServeConfig) -> Result<Codes, ServeError> {
+        form(wanted)?;
+        let mut problems = self.fixed(wanted);
+        let mut codes = Codes::new();
+        for (i, decl) in wanted.backends.iter().enumerate() {
+            let place = format!("backends[{i}]");
+            match self.0.sources.code(&decl.source) {
+                Ok(code) => {
+                    problems
+                        .extend(code.check(&decl.config).err().into_iter().flat_map(|why| at(&place, why)));
+                    codes.insert(decl.name.clone(), code);
+                }
+                Err(why) => problems.extend(at(&place, why)),
+            }
+        }
+        problems.extend(self.too_much(wanted));
+        let routes: BTreeMap<_, _> = codes
+            .iter()
+            .map(|(name, code)| (name, Arc::new(code.routes(name.clone(), &Outside::default()))))
+            .collect();
+        for (i, decl) in wanted.endpoints.iter().enumerate() {
+            // Of a backend whose code is not known nothing more can be said.
+            if names(decl).all(|backend| routes.contains_key(backend)) {
+                let found = forms::checked(decl).and_then(|declared| {
+                    let find = |name: &BackendName| {
+                        let found = routes.get(name).cloned();
+                        found.ok_or_else(|| ServeError::UnknownBackend(name.clone()))
+                    };
+                    Resolved::among(&declared, find)
+                });
+                problems.extend(found.err().into_iter().flat_map(|why| at(&format!("endpoints[{i}]"), why)));
+            }
+        }
+        if problems.is_empty() { Ok(codes) } else { Err(ServeError::InvalidConfig(problems)) }
+    }
+
+    /// Sections of the process itself that differ from what it runs with.
+    fn fixed(&self, wanted: &ServeConfig) -> Vec<Problem> {
+        let (absent, running) = (ServeConfig::default(), &self.0.options.sections);
+        let total = self.0.office.fleet().pool.total().clone();
+        let sections = [
+            ("http", wanted.http == running.http || wanted.http == absent.http),
+            ("admin", wanted.admin == running.admin || wanted.admin == absent.admin),
+            ("capacity", wanted.capacity == total || wanted.capacity == absent.capacity),
+        ];
+        let differing = sections.iter().filter(|(_, same)| !same);
+        let problem = |(section, _): &(&str, bool)| Problem {
+            place: (*section).into(),
+            what: "it differs from what this process runs with; restart it to change this, or leave it out"
+                .into(),
+        };
+        differing.map(problem).collect()
+    }
+
+    /// Backends that do not fit even when nothing else is there.
+    fn too_much(&self, wanted: &ServeConfig) -> Vec<Problem> {
+        let total = self.0.office.fleet().pool.total().clone();
+        let place = |name: &BackendName| {
+            let index = wanted.backends.iter().position(|decl| decl.name == *name).unwrap_or_default();
+            format!("backends[{index}].resources")
+        };
+        let found = ever_fits(&total, wishes(wanted));
+        found.into_iter().map(|(name, why)| Problem { place: place(name), what: why.to_string() }).collect()
+    }
+}
+
+/// What the backends of a configuration ask for.
+fn wishes(config: &ServeConfig) -> impl Iterator<Item = Wish<'_>> {
+    config.backends.iter().map(|decl| Wish {
+        backend: &decl.name,
+        replicas: decl.config.num_replicas,
+        resources: &decl.config.resources,
+    })
+}
+
+/// Whatever a file could not say, which a program may have put together.
+fn form(wanted: &ServeConfig) -> Result<(), ServeError> {
+    let mut problems = Vec::new();
+    for (i, decl) in wanted.backends.iter().enumerate() {
+        let place =
+            |problem: Problem| Problem { place: format!("backends[{i}].{}", problem.place), ..problem };
+        problems.extend(decl.config.problems().into_iter().map(place));
+    }
+    if !problems.is_empty() {
+        return Err(ServeError::InvalidConfig(problems));
+    }
+    let mut plain = wanted.clone();
+    for rule in plain.endpoints.iter_mut().flat_map(|decl| &mut decl.shadow) {
+        // A function has no form in a file.
+        if rule.compared().is_some_and(|compare| compare.asks()) {
+            *rule = rule.clone().uncompared();
+        }
+    }
+    let json =
+        serde_json::to_value(&plain).map_err(|error| ServeError::Internal(error.to_string().into()))?;
+    ServeConfig::from_json(json, std::path::Path::new("")).map(drop)
+}
+
+/// The backends that an endpoint names.
+fn names(decl: &EndpointDecl) -> impl Iterator<Item = &BackendName> {
+    decl.traffic.iter().map(|(backend, _)| backend).chain(decl.shadow.iter().map(|rule| rule.backend()))
+}
+
+/// An error as mistakes below a place.
+fn at(place: &str, why: ServeError) -> Vec<Problem> {
+    let below = |key: &str| format!("{place}.{key}");
+    match why {
+        ServeError::InvalidConfig(problems) => {
+            problems.into_iter().map(|p| Problem { place: below(&p.place), ..p }).collect()
+        }
+        ServeError::Invalid { what, why } => vec![Problem { place: below(&what), what: why.into() }],
+        other => vec![Problem { place: place.into(), what: other.to_string() }],
+    }
+}

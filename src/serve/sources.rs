@@ -1,0 +1,61 @@
+//! From what a configuration says that a backend is made of to its code.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use crate::{actors::build::Code, config::Source, error::ServeError, ids::BackendName};
+
+/// Most names that a refusal lists.
+const LISTED_MAX: usize = 20;
+
+/// The code that the program has given, by name.
+#[derive(Default)]
+pub(crate) struct Sources(Mutex<BTreeMap<BackendName, Arc<dyn Code>>>);
+
+impl Sources {
+    /// From now on the name means this code.
+    pub(crate) fn register(&self, name: BackendName, code: Arc<dyn Code>) {
+        let before = self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(name, code);
+        // The user's code may go with it: not under the lock.
+        crate::guard::drop_guarded(before);
+    }
+
+    /// The code of a source. A model file is looked at, not loaded.
+    ///
+    /// # Errors
+    /// [`ServeError::Invalid`] for the key of the source: a name that nothing is registered under, a file that cannot be
+    /// read.
+    pub(crate) fn code(&self, source: &Source) -> Result<Arc<dyn Code>, ServeError> {
+        match source {
+            Source::Onnx { path } => onnx(path),
+            Source::Registered { name } => {
+                let registered = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+                registered.get(name).cloned().ok_or_else(|| {
+                    let names: Vec<_> = registered.keys().take(LISTED_MAX).map(BackendName::as_str).collect();
+                    let there = if names.is_empty() { "nothing".into() } else { names.join(", ") };
+                    let why = format!(
+                        "no code is registered as {name}; there is: {there} (a program that embeds greenroom \
+                         registers code, the `greenroom` command takes `onnx`)"
+                    );
+                    ServeError::invalid("registered", why)
+                })
+            }
+        }
+    }
+}
+
+#[cfg(feature = "onnx")]
+fn onnx(path: &std::path::Path) -> Result<Arc<dyn Code>, ServeError> {
+    let opened = std::fs::metadata(path);
+    match opened {
+        Ok(_) => Ok(Arc::new(crate::backend::Backend::onnx(path))),
+        Err(error) => Err(ServeError::invalid("onnx", format!("{} cannot be read: {error}", path.display()))),
+    }
+}
+
+#[cfg(not(feature = "onnx"))]
+fn onnx(_: &std::path::Path) -> Result<Arc<dyn Code>, ServeError> {
+    Err(ServeError::invalid("onnx", "this `greenroom` was built without the feature `onnx`"))
+}
