@@ -46,6 +46,7 @@ use crate::{
     traffic::{ShadowRule, TrafficPolicy},
 };
 
+pub(crate) use deploy::steps;
 pub use deploy::{DeployOptions, DeployState, Deployed, Progress};
 pub use options::ServeOptions;
 pub use signals::EndSignals;

@@ -26,6 +26,9 @@ pub(crate) struct Pace {
     /// Longest time in seconds; then the change is taken back. None: as long as its backends' own limits let it.
     #[arg(long, value_name = "SECONDS")]
     timeout: Option<f64>,
+    /// Waits, as long as the timeout, while not all of it fits beside what there is, instead of refusing it.
+    #[arg(long, requires = "timeout")]
+    wait_for_resources: bool,
     /// Answers when the change has begun; `status` shows how it goes.
     #[arg(long)]
     no_wait: bool,
@@ -34,7 +37,7 @@ pub(crate) struct Pace {
 impl Pace {
     fn query(&self) -> String {
         let timeout = self.timeout.map(|seconds| format!("&timeout_s={seconds}")).unwrap_or_default();
-        format!("?wait={}{timeout}", !self.no_wait)
+        format!("?wait={}&wait_for_resources={}{timeout}", !self.no_wait, self.wait_for_resources)
     }
 }
 

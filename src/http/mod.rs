@@ -1,6 +1,5 @@
 //! The HTTP side: ingress on the live routes, JSON and raw forms, the server, errors as problem documents, the admin API.
 
-#[cfg(any())]
 mod admin;
 mod body;
 mod exchange;

@@ -12,7 +12,7 @@ use tokio::sync::oneshot;
 
 use crate::{
     error::ServeError,
-    http::{ingress::Ingress, service},
+    http::{admin, ingress::Ingress, service},
     http_call::ShardKeys,
     metrics::registry::HttpKey,
     serve::Serve,
@@ -147,7 +147,7 @@ impl Serve {
             let serve = std::sync::Weak::clone(&serve);
             let configure = move |config: &mut web::ServiceConfig| {
                 service::configure(config, &office);
-                let _ = (&config, &serve, body); // TEMP
+                admin::configure(config, &serve, body);
             };
             App::new().configure(configure).default_service(web::to(
                 |request: HttpRequest| std::future::ready(service::no_route(&request)),

@@ -3,6 +3,7 @@
 mod check;
 mod forms;
 mod run;
+mod single;
 mod turn;
 
 use std::{sync::Arc, time::Duration};
@@ -27,6 +28,7 @@ use crate::{
 };
 
 pub(super) use turn::Deploys;
+pub(crate) use single::steps;
 pub use turn::{DeployState, Progress};
 
 /// How a configuration is deployed.

@@ -7,6 +7,7 @@
 )]
 
 mod actix_assumptions;
+mod admin;
 mod api;
 mod batching;
 #[cfg(feature = "onnx")]

@@ -3,13 +3,14 @@
 use std::{path::PathBuf, sync::Arc};
 
 use actix_web::{HttpRequest, dev::Payload, http::Method};
+use bytes::Bytes;
 use serde_json::Value as Json;
 
 use super::{Desk, gate, query::Query};
 use crate::{
     error::ServeError,
     http::{
-        body::{self, left_unread},
+        body,
         exchange::Failure,
         problem,
     },
@@ -28,11 +29,11 @@ pub(super) struct Ask {
 }
 
 impl Ask {
-    /// Takes a request apart; its body is read when its method may have one.
+    /// Takes a request apart; its body is read, and gone then, when its method may have one.
     pub(super) async fn read(
         desk: &Arc<Desk>,
         request: &HttpRequest,
-        mut payload: Payload,
+        payload: &mut Option<Payload>,
     ) -> Result<Self, Failure> {
         let headers = request.headers();
         let changes = [Method::PUT, Method::PATCH, Method::POST].contains(request.method());
@@ -41,10 +42,12 @@ impl Ask {
             let untyped = request.method() == Method::POST && !headers.contains_key("content-type");
             let checked = if untyped { Ok(()) } else { gate::content_type(headers) };
             checked.map_err(gate::Stopped::failure)?;
-            let bytes = match body::read(headers, &mut payload, desk.body).await {
-                Ok(bytes) => bytes,
-                Err(error) => return Err(left_unread(failed(error), payload)),
+            let bytes = match payload {
+                Some(payload) => body::read(headers, payload, desk.body).await.map_err(failed)?,
+                None => Bytes::new(),
             };
+            // All of it was read.
+            *payload = None;
             if untyped && !bytes.is_empty() {
                 gate::content_type(headers).map_err(gate::Stopped::failure)?;
             }

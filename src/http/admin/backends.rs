@@ -10,7 +10,8 @@ use crate::{
     config::{BackendDecl, BackendUpdate, ServeConfig},
     error::ServeError,
     ids::BackendName,
-    plan::PlanStep,
+    plan::{PlanAction, PlanReason, PlanStep, Work},
+    serve::steps,
 };
 
 #[derive(Serialize)]
@@ -33,29 +34,20 @@ pub(super) async fn put(mut ask: Ask) -> Answered {
     ask.query.finish()?;
     let name = ask.backend_name()?;
     let wanted = BackendDecl::from_json(&name, ask.json()?, &base_dir()?)?;
-    let mut config = ask.serve.config();
-    match find(&mut config, &name) {
-        Ok(known) => *known = wanted.clone(),
-        Err(_) => config.backends.push(wanted.clone()),
-    }
-    let plan = ask.serve.plan(&config)?;
-    if !plan.is_empty() {
-        ask.serve.deploy_declared(wanted).await?;
-    }
-    Ok(changed(&plan.steps))
+    Ok(changed(&ask.serve.set_backend(wanted).await?))
 }
 
 pub(super) async fn patch(mut ask: Ask) -> Answered {
     ask.query.finish()?;
     let name = ask.backend_name()?;
     let update = BackendUpdate::from_json(ask.json()?)?;
-    let mut config = ask.serve.config();
-    let known = find(&mut config, &name)?;
+    let now = ask.serve.config();
+    let mut wanted = now.clone();
+    let known = find(&mut wanted, &name)?;
     known.config = known.config.updated(&update)?;
-    let plan = ask.serve.plan(&config)?;
     // Also when it is so already: then this waits for whoever is at it.
     ask.serve.update_backend_config(&name, update).await?;
-    Ok(changed(&plan.steps))
+    Ok(changed(&steps(&now, &wanted)))
 }
 
 pub(super) async fn delete(mut ask: Ask) -> Answered {
@@ -63,10 +55,15 @@ pub(super) async fn delete(mut ask: Ask) -> Answered {
     ask.query.finish()?;
     let name = ask.backend_name()?;
     match ask.serve.delete_backend(&name, force).await {
-        Ok(()) => Ok(changed(&[PlanStep::deleted_backend(name)])),
+        Ok(()) => Ok(changed(&[deleted(Work::DeleteBackend(name))])),
         Err(ServeError::UnknownBackend(_)) => Ok(changed(&[])),
         Err(error) => Err(error),
     }
+}
+
+/// Something was taken away.
+pub(super) fn deleted(what: Work) -> PlanStep {
+    PlanStep::new(PlanAction::Delete, what, vec![PlanReason::text("asked for")])
 }
 
 fn find<'a>(config: &'a mut ServeConfig, name: &BackendName) -> Result<&'a mut BackendDecl, ServeError> {

@@ -39,7 +39,9 @@ pub(super) struct How {
 impl How {
     pub(super) fn read(ask: &mut Ask, by: &str) -> Self {
         let waits = ask.query.flag("wait", true);
-        Self { options: DeployOptions { timeout: ask.query.timeout("timeout_s"), by: by.into() }, waits }
+        let options = DeployOptions::default().timeout(ask.query.timeout("timeout_s")).by(by);
+        let patient = ask.query.flag("wait_for_resources", false);
+        Self { options: if patient { options.wait_for_resources() } else { options }, waits }
     }
 
     /// Runs it to its end, or begins it and says what it will do.

@@ -5,12 +5,13 @@ use serde::Serialize;
 use super::{
     answer::{Answered, changed, document},
     ask::Ask,
+    backends::deleted,
 };
 use crate::{
     config::{EndpointDecl, ServeConfig},
     error::ServeError,
     ids::EndpointName,
-    plan::PlanStep,
+    plan::Work,
 };
 
 #[derive(Serialize)]
@@ -32,24 +33,15 @@ pub(super) async fn get(mut ask: Ask) -> Answered {
 pub(super) async fn put(mut ask: Ask) -> Answered {
     ask.query.finish()?;
     let name = ask.endpoint_name()?;
-    let mut config = ask.serve.config();
-    let wanted = EndpointDecl::from_json(&name, ask.json()?, &config.backends)?;
-    match find(&mut config, &name) {
-        Ok(known) => *known = wanted.clone(),
-        Err(_) => config.endpoints.push(wanted.clone()),
-    }
-    let plan = ask.serve.plan(&config)?;
-    if !plan.is_empty() {
-        ask.serve.set_endpoint(wanted).await?;
-    }
-    Ok(changed(&plan.steps))
+    let wanted = EndpointDecl::from_json(&name, ask.json()?, &ask.serve.config().backends)?;
+    Ok(changed(&ask.serve.set_endpoint(wanted).await?))
 }
 
 pub(super) async fn delete(mut ask: Ask) -> Answered {
     ask.query.finish()?;
     let name = ask.endpoint_name()?;
     match ask.serve.delete_endpoint(&name).await {
-        Ok(()) => Ok(changed(&[PlanStep::deleted_endpoint(name)])),
+        Ok(()) => Ok(changed(&[deleted(Work::DeleteEndpoint(name))])),
         Err(ServeError::UnknownEndpoint(_)) => Ok(changed(&[])),
         Err(error) => Err(error),
     }

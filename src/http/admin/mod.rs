@@ -32,7 +32,7 @@ use self::{
 };
 use crate::{
     http::{
-        body::BodyLimits,
+        body::{BodyLimits, left_unread},
         exchange::Failure,
         problem::{self, Reader},
         request_id::{request_id, tell},
@@ -132,7 +132,12 @@ async fn answer(
     payload: Payload,
 ) -> HttpResponse {
     let id = request_id(request.headers()).unwrap_or_else(|_| RequestId::generate()).to_string();
-    let answered = consider(desk, resource, request, payload).await;
+    let mut payload = Some(payload);
+    let answered = consider(desk, resource, request, &mut payload).await;
+    let answered = answered.map_err(|failure| match payload {
+        Some(unread) => left_unread(failure, unread),
+        None => failure,
+    });
     let mut response = answered.unwrap_or_else(|failure| failure(Some(&id)));
     tell(&mut response, id);
     if desk.serve().is_none_or(|serve| serve.0.office.directory.closing()) {
@@ -145,7 +150,7 @@ async fn consider(
     desk: &Arc<Desk>,
     resource: Option<&'static Resource>,
     request: &HttpRequest,
-    payload: Payload,
+    payload: &mut Option<Payload>,
 ) -> Result<HttpResponse, Failure> {
     gate::check(request.method(), request.uri(), request.headers()).map_err(gate::Stopped::failure)?;
     let Some(resource) = resource else { return Err(unknown(request.path())) };

@@ -7,51 +7,51 @@ use super::{
 };
 use crate::{
     config::{EndpointDecl, ServeConfig},
+    serve::steps,
     traffic::ShadowRule,
 };
 
 pub(super) async fn put(mut ask: Ask) -> Answered {
     ask.query.finish()?;
     let name = ask.endpoint_name()?;
-    let mut config = ask.serve.config();
-    find(&mut config, &name)?;
-    let policy = EndpointDecl::traffic_from_json(ask.json()?, &config.backends)?;
-    let weights: Vec<_> = policy.iter().map(|(backend, weight)| (backend.clone(), weight)).collect();
-    find(&mut config, &name)?.traffic = policy;
-    let plan = ask.serve.plan(&config)?;
+    let now = ask.serve.config();
+    let mut wanted = now.clone();
+    let endpoint = find(&mut wanted, &name)?;
+    endpoint.traffic = EndpointDecl::traffic_from_json(ask.json()?, &now.backends)?;
+    let weights: Vec<_> = endpoint.traffic.iter().map(|(backend, weight)| (backend.clone(), weight)).collect();
     ask.serve.set_traffic(&name, weights).await?;
-    Ok(changed(&plan.steps))
+    Ok(changed(&steps(&now, &wanted)))
 }
 
 pub(super) async fn put_shadow(mut ask: Ask) -> Answered {
     ask.query.finish()?;
     let backend = ask.shadow_name()?;
-    let mut config = ask.serve.config();
-    find(&mut config, &ask.endpoint_name()?)?;
-    let rule = EndpointDecl::shadow_from_json(&backend, ask.json()?, &config.backends)?;
-    set(ask, config, rule).await
+    let mut now = ask.serve.config();
+    find(&mut now, &ask.endpoint_name()?)?;
+    let rule = EndpointDecl::shadow_from_json(&backend, ask.json()?, &now.backends)?;
+    set(ask, now, rule).await
 }
 
 pub(super) async fn delete_shadow(mut ask: Ask) -> Answered {
     ask.query.finish()?;
     let backend = ask.shadow_name()?;
-    let mut config = ask.serve.config();
-    let endpoint = find(&mut config, &ask.endpoint_name()?)?;
+    let mut now = ask.serve.config();
+    let endpoint = find(&mut now, &ask.endpoint_name()?)?;
     if endpoint.shadow.iter().all(|rule| *rule.backend() != backend) {
         return Ok(changed(&[]));
     }
-    set(ask, config, ShadowRule::new(&backend, 0.0)?).await
+    set(ask, now, ShadowRule::new(&backend, 0.0)?).await
 }
 
 /// Puts the rule in the place of the one that was; one of 0 takes it away.
-async fn set(ask: Ask, mut config: ServeConfig, rule: ShadowRule) -> Answered {
+async fn set(ask: Ask, now: ServeConfig, rule: ShadowRule) -> Answered {
     let name = ask.endpoint_name()?;
-    let endpoint = find(&mut config, &name)?;
+    let mut wanted = now.clone();
+    let endpoint = find(&mut wanted, &name)?;
     endpoint.shadow.retain(|known| known.backend() != rule.backend());
     if rule.proportion() > 0.0 {
         endpoint.shadow.push(rule.clone());
     }
-    let plan = ask.serve.plan(&config)?;
     ask.serve.set_shadow(&name, rule).await?;
-    Ok(changed(&plan.steps))
+    Ok(changed(&steps(&now, &wanted)))
 }

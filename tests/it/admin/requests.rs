@@ -107,8 +107,9 @@ async fn one_connection_takes_many_requests_refused_ones_too() {
     let mut client = Client::connect(api.0).await;
     for (line, status) in [
         ("GET /api/serve/status HTTP/1.1\r\nhost: localhost\r\n\r\n", 200),
-        ("PUT /api/serve/status HTTP/1.1\r\nhost: localhost\r\ncontent-length: 2\r\n\r\n{}", 405),
-        ("POST /api/serve/shutdown HTTP/1.1\r\nhost: localhost\r\ncontent-length: 2\r\n\r\n{}", 415),
+        ("PUT /api/serve/status HTTP/1.1\r\nhost: localhost\r\n\r\n", 405),
+        ("PUT /api/serve/config HTTP/1.1\r\nhost: localhost\r\n\r\n", 415),
+        ("GET /api/serve/status HTTP/1.1\r\nhost: elsewhere\r\n\r\n", 403),
         ("GET /api/none HTTP/1.1\r\nhost: localhost\r\n\r\n", 404),
         ("GET /api/serve/config HTTP/1.1\r\nhost: localhost\r\n\r\n", 200),
     ] {

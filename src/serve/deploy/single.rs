@@ -1,0 +1,67 @@
+//! One backend or endpoint by itself, changed by hand in the form that a file has, and what a change does.
+
+use crate::{
+    actors::controller::{DeployBackend, SetEndpoints},
+    config::{BackendDecl, EndpointDecl, ServeConfig},
+    error::ServeError,
+    plan::{Plan, PlanStep},
+    serve::{
+        Serve,
+        deploy::{forms, same_code},
+    },
+};
+
+impl Serve {
+    /// Makes the backend, or makes it into this, and waits until it is so; what that took.
+    ///
+    /// # Errors
+    /// A source without code, options that are not allowed or do not fit, replicas that do not start; then it is as it
+    /// was.
+    pub(crate) async fn set_backend(&self, decl: BackendDecl) -> Result<Vec<PlanStep>, ServeError> {
+        let (serve, source) = (self.clone(), decl.source.clone());
+        // A model's file is read, on a thread that may wait for it.
+        let code = tokio::task::spawn_blocking(move || serve.0.sources.code(&source)).await;
+        let code = code.unwrap_or_else(|error| Err(ServeError::Internal(error.to_string().into())))?;
+        let now = self.config();
+        let mut wanted = now.clone();
+        match wanted.backends.iter_mut().find(|known| known.name == decl.name) {
+            Some(known) => *known = decl.clone(),
+            None => wanted.backends.push(decl.clone()),
+        }
+        let same = {
+            let fleet = self.0.office.fleet();
+            fleet.backends.get(&decl.name).is_some_and(|entry| same_code(&entry.code, &code))
+        };
+        let steps = Plan::between(&now, None, &wanted, |name| *name != decl.name || same).steps;
+        if !steps.is_empty() {
+            let BackendDecl { name, source, config } = decl;
+            self.ask(DeployBackend { name, source, code, config }).await?;
+        }
+        Ok(steps)
+    }
+
+    /// Makes the endpoint, or puts this in its place, at once; what that took.
+    ///
+    /// # Errors
+    /// Backends that are not there or cannot take its requests, a route that is taken; then it is as it was.
+    pub(crate) async fn set_endpoint(&self, decl: EndpointDecl) -> Result<Vec<PlanStep>, ServeError> {
+        let checked = forms::checked(&decl)?;
+        let name = decl.name.clone();
+        let now = self.config();
+        let mut wanted = now.clone();
+        match wanted.endpoints.iter_mut().find(|known| known.name == decl.name) {
+            Some(known) => *known = decl,
+            None => wanted.endpoints.push(decl),
+        }
+        let steps = steps(&now, &wanted);
+        if !steps.is_empty() {
+            self.ask(SetEndpoints { set: vec![(name, checked)], gone: Vec::new() }).await?;
+        }
+        Ok(steps)
+    }
+}
+
+/// What leads from the one to the other while all code stays as it is.
+pub(crate) fn steps(now: &ServeConfig, wanted: &ServeConfig) -> Vec<PlanStep> {
+    Plan::between(now, None, wanted, |_| true).steps
+}
