@@ -112,11 +112,19 @@ impl Run {
         Ok(Deployed { plan, id })
     }
 
-    /// The code of everything, when nothing is wrong. Model files are looked at, on a thread that may wait for them.
+    /// The code of everything, when nothing is wrong. Model files are looked at, on a thread that may wait for them;
+    /// not one of the runtime, whose end would wait for it.
     async fn checked(&self, wanted: &Arc<ServeConfig>) -> Result<Codes, ServeError> {
+        if self.serve.0.office.one_thread {
+            return self.serve.check(wanted);
+        }
         let (serve, wanted) = (self.serve.clone(), Arc::clone(wanted));
-        let checking = tokio::task::spawn_blocking(move || serve.check(&wanted));
-        checking.await.unwrap_or_else(|error| Err(ServeError::Internal(error.to_string().into())))
+        let (tx, rx) = oneshot::channel();
+        let check = move || drop(tx.send(serve.check(&wanted)));
+        let started = std::thread::Builder::new().name("greenroom-check".into()).spawn(check);
+        let internal = |why: String| ServeError::Internal(why.into());
+        started.map_err(|error| internal(format!("no thread to look at the configuration with: {error}")))?;
+        rx.await.unwrap_or_else(|_| Err(internal("looking at the configuration panicked".into())))
     }
 
     /// What is there, at rest, and the plan from it, once that fits; nobody else changes anything while the guard is
