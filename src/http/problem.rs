@@ -61,6 +61,7 @@ pub(crate) fn status(error: &ServeError) -> StatusCode {
         ServeError::AlreadyExists { .. }
         | ServeError::InUse { .. }
         | ServeError::NoResources { .. }
+        | ServeError::RolloutFailed { .. }
         | ServeError::DeployInProgress
         | ServeError::DeployFailed { .. } => StatusCode::CONFLICT,
         ServeError::Overloaded { .. } | ServeError::NoReplica { .. } | ServeError::ShuttingDown => {

@@ -15,7 +15,7 @@ use tokio::{
 use crate::{
     actors::{
         controller::{DeleteBackend, DeployBackend, Quiet, SetEndpoints},
-        fit::Wish,
+        fit::Need,
     },
     config::{BackendDecl, ServeConfig},
     error::ServeError,
@@ -26,7 +26,7 @@ use crate::{
         deploy::{
             DeployOptions, Deployed,
             check::Codes,
-            forms, same_code,
+            forms, plan,
             turn::{DeployState, Turn},
         },
     },
@@ -163,12 +163,12 @@ impl Run {
             Work::Backend(decl) => Some(decl),
             _ => None,
         });
-        let wishes = changed.map(|decl| Wish {
+        let needs = changed.map(|decl| Need {
             backend: &decl.name,
             replicas: decl.config.num_replicas,
             resources: &decl.config.resources,
         });
-        self.serve.0.office.fleet().fits(wishes)
+        self.serve.0.office.fleet().fits(needs)
     }
 
     /// The code that runs now.
@@ -250,10 +250,7 @@ impl Run {
         let _ = self.serve.0.controller.send(Quiet::Deleted).await;
         let plan = {
             let fleet = self.serve.0.office.fleet();
-            Plan::between(&self.serve.config_of(&fleet), None, before, |name| {
-                let running = fleet.backends.get(name).map(|entry| &entry.code);
-                running.zip(codes.get(name)).is_some_and(|(running, old)| same_code(running, old))
-            })
+            plan(&fleet, (&self.serve.config_of(&fleet), None), before, codes)
         };
         self.turn.applies(DeployState::TakingBack, plan.steps.len());
         match self.apply(&plan, codes).await {
