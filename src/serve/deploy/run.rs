@@ -34,8 +34,8 @@ use crate::{
 
 /// How often it is looked whether what is wanted fits, while that is waited for.
 const LOOK: Duration = Duration::from_millis(50);
-/// How often a step is asked for again when the Controller restarted meanwhile.
-const ASKED_MAX: usize = 5;
+/// How often something is asked for, again when the Controller restarted meanwhile.
+const ASKED_MAX: usize = 16;
 
 /// A deploy that was begun.
 pub(super) struct Deploying(oneshot::Receiver<Result<Deployed, ServeError>>);
@@ -138,23 +138,36 @@ impl Run {
             let alone = self.within(self.alone()).await?;
             let now = self.serve.config();
             let plan = self.serve.plan_with(&now, wanted, codes);
-            let short = match self.fits(&plan) {
-                Ok(()) => return Ok((alone, now, plan)),
-                Err(short) => short,
-            };
-            if !self.how.wait_for_resources {
-                return Err(short);
+            let mut fits = self.fits(&plan);
+            if fits.is_ok() {
+                return Ok((alone, now, plan));
             }
+            // Until it begins, others may change what there is; they are not in each other's way.
             drop(alone);
-            self.turn.pending(&short);
-            self.within(sleep(LOOK)).await?;
+            while let Err(short) = fits {
+                if !self.how.wait_for_resources {
+                    return Err(short);
+                }
+                self.turn.pending(&short);
+                self.within(sleep(LOOK)).await?;
+                fits = self.fits(&self.serve.plan_with(&self.serve.config(), wanted, codes));
+            }
         }
     }
 
     async fn alone(&self) -> OwnedRwLockWriteGuard<()> {
         let alone = self.turn.alone().await;
-        let _ = self.serve.0.controller.send(Quiet::All).await;
+        self.at_rest().await;
         alone
+    }
+
+    /// Waits until no change is under way.
+    async fn at_rest(&self) {
+        for _ in 0..ASKED_MAX {
+            if self.serve.0.controller.send(Quiet::All).await.is_ok() {
+                return;
+            }
+        }
     }
 
     /// Whether all that the plan makes and changes fits beside what is there.
@@ -234,14 +247,14 @@ impl Run {
         crate::actors::context::ReplicaContext<crate::actors::controller::Controller>:
             actix::dev::ToEnvelope<crate::actors::controller::Controller, M>,
     {
-        let mut outcome = self.serve.tell(msg.clone()).await;
         for _ in 1..ASKED_MAX {
-            if !matches!(outcome, Err(ServeError::Internal(_))) {
-                break;
+            match self.serve.tell(msg.clone()).await {
+                // It was there when the Controller went; what came of it is seen when all is at rest.
+                Err(ServeError::Internal(_)) => self.at_rest().await,
+                outcome => return outcome,
             }
-            outcome = self.serve.tell(msg.clone()).await;
         }
-        outcome
+        self.serve.tell(msg).await
     }
 
     /// Makes all as it was; the error tells the failure, and what could not be made so.
