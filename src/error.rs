@@ -232,6 +232,16 @@ pub enum ServeError {
         /// Which replica, and the error or panic of its code, or what it waited for in vain.
         why: Box<str>,
     },
+    /// Replicas of a new release did not start; those of the old one serve on.
+    #[error("backend {backend} stays as it was, its new release{} did not start: {why}", of_version(version.as_deref()))]
+    RolloutFailed {
+        /// The backend.
+        backend: BackendName,
+        /// The version that was rolled out, if it had one.
+        version: Option<Box<str>>,
+        /// The factory's error or panic, the time-out, or what its code said of its `user_config`.
+        why: Box<str>,
+    },
     /// A configuration is being deployed; it is the only change until it has ended.
     #[error("a deploy is under way; nothing else can be changed until it has ended")]
     DeployInProgress,
@@ -348,6 +358,7 @@ impl ServeError {
             Self::ReconfigureFailed { .. } => "reconfigure_failed",
             Self::DeployInProgress => "deploy_in_progress",
             Self::DeployFailed { .. } => "deploy_failed",
+            Self::RolloutFailed { .. } => "rollout_failed",
             Self::TimedOut { .. } => "timed_out",
             Self::Internal(_) => "internal",
         }
@@ -364,7 +375,8 @@ impl ServeError {
             | Self::BatchLength { .. }
             | Self::NoAnswer
             | Self::StartFailed { .. }
-            | Self::ReconfigureFailed { .. } => Fault::Backend,
+            | Self::ReconfigureFailed { .. }
+            | Self::RolloutFailed { .. } => Fault::Backend,
             Self::Overloaded { .. }
             | Self::NoReplica { .. }
             | Self::DeadlineExceeded
@@ -381,6 +393,10 @@ impl ServeError {
     pub fn retryable(&self) -> bool {
         matches!(self, Self::Overloaded { .. } | Self::NoReplica { .. } | Self::ShuttingDown)
     }
+}
+
+fn of_version(version: Option<&str>) -> String {
+    version.map_or_else(String::new, |version| format!(" (version {version:?})"))
 }
 
 fn taken_back(left: Option<&str>) -> String {

@@ -4,7 +4,7 @@ use std::{
     any::{Any, TypeId},
     collections::HashMap,
     rc::Rc,
-    sync::Arc,
+    sync::{Arc, OnceLock},
 };
 
 use actix::{Actor, Handler};
@@ -21,12 +21,16 @@ use crate::{
         replica::{Event, Parts, ReplicaTask},
         timer::TimerKind,
     },
-    backend::{Backend, Batch, MakeBatcher, PortSpec},
+    backend::{
+        Backend, Batch, MakeBatcher, PortSpec,
+        fingerprint::{Fingerprint, Fingerprinted},
+    },
     call::{Gate, Request},
     config::{BackendConfig, Placement},
     error::ServeError,
     ids::BackendName,
     metrics::{cells::ReplicaCells, registry::Outside},
+    oip::ModelMetadata,
     port::Home,
     routing::{backend_port::ReplicaPorts, backend_routes::BackendRoutes},
 };
@@ -76,8 +80,12 @@ impl Drop for Unstarted {
 pub(crate) trait Code: Send + Sync {
     /// The ports over all its replicas.
     fn routes(&self, name: BackendName, outside: &Outside) -> BackendRoutes;
-    /// Whether it can do what the options ask.
+    /// Whether it can do what the options ask; takes its fingerprint, for which a file may be read.
     fn check(&self, config: &BackendConfig) -> Result<(), ServeError>;
+    /// What tells it apart where no version is given, once it was checked; a closure has none.
+    fn fingerprint(&self) -> Option<Fingerprint>;
+    /// Set for inference models: what is known of the model once it is loaded.
+    fn model(&self) -> Option<Arc<OnceLock<ModelMetadata>>>;
     /// Where its replicas run unless the options say otherwise.
     fn placement(&self) -> Placement;
     /// Builds one replica.
@@ -121,7 +129,15 @@ impl<A: Actor<Context = ReplicaContext<A>>> Code for Backend<A> {
                 "running a batch again needs copies of its messages; call `.retries_batches::<M>()`",
             ));
         }
-        Ok(())
+        self.fingerprint.as_ref().map_or(Ok(()), Fingerprinted::take)
+    }
+
+    fn fingerprint(&self) -> Option<Fingerprint> {
+        self.fingerprint.as_ref().and_then(Fingerprinted::get)
+    }
+
+    fn model(&self) -> Option<Arc<OnceLock<ModelMetadata>>> {
+        self.model.clone()
     }
 
     fn placement(&self) -> Placement {

@@ -10,7 +10,7 @@ use crate::{
 };
 
 /// How many replicas of a backend are wanted, and what each asks for.
-pub(crate) struct Wish<'a> {
+pub(crate) struct Need<'a> {
     pub(crate) backend: &'a BackendName,
     pub(crate) replicas: u32,
     pub(crate) resources: &'a Resources,
@@ -21,9 +21,9 @@ impl Fleet {
     ///
     /// # Errors
     /// [`ServeError::NoResources`] for the first that does not fit.
-    pub(crate) fn fits<'a>(&self, wishes: impl IntoIterator<Item = Wish<'a>>) -> Result<(), ServeError> {
+    pub(crate) fn fits<'a>(&self, needs: impl IntoIterator<Item = Need<'a>>) -> Result<(), ServeError> {
         let mut pool = self.pool.clone();
-        for Wish { backend, replicas, resources } in wishes {
+        for Need { backend, replicas, resources } in needs {
             if let Some(entry) = self.backends.get(backend) {
                 pool = pool.without(&entry.claims);
             }
@@ -36,12 +36,12 @@ impl Fleet {
 /// Whether this can ever fit, all of it together; otherwise each that is too much for those before it.
 pub(crate) fn ever_fits<'a>(
     capacity: &Capacity,
-    wishes: impl IntoIterator<Item = Wish<'a>>,
+    needs: impl IntoIterator<Item = Need<'a>>,
 ) -> Vec<(&'a BackendName, ServeError)> {
     let mut pool = Pool::new(capacity.clone());
-    let wishes = wishes.into_iter();
-    wishes
-        .filter_map(|Wish { backend, replicas, resources }| {
+    let needs = needs.into_iter();
+    needs
+        .filter_map(|Need { backend, replicas, resources }| {
             admit(&mut pool, backend, replicas, resources).err().map(|why| (backend, why))
         })
         .collect()

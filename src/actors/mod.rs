@@ -1,5 +1,6 @@
 //! The actors: a supervised context and its lane, replicas, batchers, the router and the controller.
 
+pub(crate) mod backend_state;
 pub(crate) mod batcher;
 pub(crate) mod build;
 pub(crate) mod configure;
@@ -14,6 +15,7 @@ pub(crate) mod lane;
 pub(crate) mod lane_port;
 pub(crate) mod reconcile;
 pub(crate) mod register;
+pub(crate) mod release;
 pub(crate) mod replica;
 pub(crate) mod router;
 pub(crate) mod threads;

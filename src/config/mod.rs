@@ -25,6 +25,7 @@ mod restart;
 mod single;
 mod update;
 mod user;
+mod version;
 mod yaml;
 
 pub use admin::AdminConfig;

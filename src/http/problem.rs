@@ -65,6 +65,7 @@ pub(crate) fn status(error: &ServeError) -> StatusCode {
         | ServeError::NoResources { .. }
         | ServeError::StartFailed { .. }
         | ServeError::ReconfigureFailed { .. }
+        | ServeError::RolloutFailed { .. }
         | ServeError::DeployInProgress
         | ServeError::DeployFailed { .. } => StatusCode::CONFLICT,
         ServeError::Overloaded { .. } | ServeError::NoReplica { .. } | ServeError::ShuttingDown => {

@@ -13,14 +13,19 @@ use arc_swap::ArcSwap;
 use tokio::time::Instant;
 
 use crate::{
-    call::{Answer, Call, Deadline, Refusal, Request},
+    call::{Answer, Call, Deadline, Refusal, Reply, Request},
     error::ServeError,
+    guard::{drop_guarded, guarded},
     ids::{BackendName, ReplicaId},
     meta::{Meta, thread_token, with_rng},
     metrics::registry::Outside,
     port::Port,
+    routing::waiting_room::{TurnedAway, WaitingRoom},
     traffic::{balance, rendezvous},
 };
+
+/// How often a call follows changes of the replicas that overtake it.
+const FOLLOWS_MAX: usize = 3;
 
 /// The replicas that take calls for `M` now, and those of each thread.
 struct Replicas<M: Request> {
@@ -82,6 +87,46 @@ impl<M: Request> Replicas<M> {
         }
     }
 
+    /// Asks one replica after the other, the fittest first.
+    fn deliver(&self, call: Call<M>, admitted: bool) -> Result<(), Refusal<M>> {
+        let n = self.ports.len();
+        let first = self.pick(&call.meta);
+        self.explain(&call.meta, first);
+        let mut last = match self.ports[first].deliver(call, admitted) {
+            Ok(()) => return Ok(()),
+            Err(refusal) => refusal,
+        };
+        for i in (1..n).map(|k| (first + k) % n) {
+            let Refusal { msg, meta, reply: Some(reply), why } = last else { return Err(last) };
+            self.explain(&meta, i);
+            last = match self.ports[i].deliver(Call { msg, meta, reply }, admitted) {
+                Ok(()) => return Ok(()),
+                Err(refusal) => Refusal { why: worse(why, refusal.why), ..refusal },
+            };
+        }
+        Err(last)
+    }
+
+    /// The same, and answers on the spot where it can.
+    #[inline]
+    fn call(&self, msg: M, meta: Meta) -> Answer<M> {
+        let n = self.ports.len();
+        let first = self.pick(&meta);
+        self.explain(&meta, first);
+        let mut answer = self.ports[first].call(msg, meta);
+        for i in (1..n).map(|k| (first + k) % n) {
+            let Answer::Refused(Refusal { msg, meta, why, .. }) = answer else { break };
+            self.explain(&meta, i);
+            answer = match self.ports[i].call(msg, meta) {
+                Answer::Refused(refusal) => {
+                    Answer::Refused(Refusal { why: worse(why, refusal.why), ..refusal })
+                }
+                taken => taken,
+            };
+        }
+        answer
+    }
+
     /// Every one refused.
     #[cold]
     fn none_took(meta: &Meta) {
@@ -99,6 +144,8 @@ pub(crate) struct BackendPort<M: Request> {
     timeout_ns: AtomicU64,
     /// Whether its replicas have gone because everything goes.
     closed: AtomicBool,
+    /// Open while its last replica is replaced.
+    room: WaitingRoom<M>,
     outside: Outside,
 }
 
@@ -110,6 +157,7 @@ impl<M: Request> BackendPort<M> {
             replicas: ArcSwap::from_pointee(Replicas::new(std::iter::empty())),
             timeout_ns: AtomicU64::new(0),
             closed: AtomicBool::new(false),
+            room: WaitingRoom::default(),
         }
     }
 
@@ -132,6 +180,45 @@ impl<M: Request> BackendPort<M> {
         }
         ServeError::NoReplica { backend: self.backend.clone(), why: "none is ready".into() }
     }
+
+    /// Whether other replicas have taken the place of `set`, all of which were gone for a call that came late.
+    fn moved(&self, set: &Arc<Replicas<M>>, why: &ServeError) -> bool {
+        matches!(why, ServeError::NoReplica { .. }) && !Arc::ptr_eq(set, &self.replicas.load())
+    }
+
+    /// There is no replica: the call waits for the next, if that is awaited.
+    #[cold]
+    fn wait(&self, call: Call<M>, admitted: bool) -> Result<(), Refusal<M>> {
+        self.room.enter(call, admitted).map_err(|(call, why)| match why {
+            TurnedAway::Closed => Refusal::of(call, self.none()),
+            TurnedAway::Full { seats } => {
+                Refusal::of(call, ServeError::Overloaded { backend: self.backend.clone(), limit: seats })
+            }
+        })
+    }
+
+    /// Nobody has to wait any longer: calls that did go to the replicas that there are.
+    fn let_go(&self) {
+        for call in self.room.close() {
+            // A message whose drop panics must not take its neighbours along.
+            let _ = guarded(|| {
+                if let Err(Refusal { reply: Some(reply), why, .. }) = self.deliver(call, true) {
+                    reply.send(Err(why));
+                }
+            });
+        }
+    }
+
+    /// Ends calls that wait and whose deadlines nobody else keeps; lets go of those whose callers have left.
+    fn end_overdue(&self) {
+        for call in self.room.overdue(Instant::now()) {
+            if call.reply.is_closed() {
+                drop_guarded(call);
+            } else if call.expire() {
+                self.outside.missed.fetch_add(1, Ordering::Relaxed);
+            }
+        }
+    }
 }
 
 impl<M: Request> Port<M> for BackendPort<M> {
@@ -139,51 +226,54 @@ impl<M: Request> Port<M> for BackendPort<M> {
         if !admitted {
             self.tighten(&mut call.meta);
         }
-        let set = self.replicas.load();
-        let n = set.ports.len();
-        if n == 0 {
-            return Err(Refusal::of(call, self.none()));
-        }
-        let first = set.pick(&call.meta);
-        set.explain(&call.meta, first);
-        let mut last = match set.ports[first].deliver(call, admitted) {
-            Ok(()) => return Ok(()),
-            Err(refusal) => refusal,
-        };
-        for i in (1..n).map(|k| (first + k) % n) {
-            let Refusal { msg, meta, reply: Some(reply), why } = last else { return Err(last) };
-            set.explain(&meta, i);
-            last = match set.ports[i].deliver(Call { msg, meta, reply }, admitted) {
+        let mut follows = 0;
+        loop {
+            let set = self.replicas.load();
+            let none = set.ports.is_empty();
+            let delivered = if none { self.wait(call, admitted) } else { set.deliver(call, admitted) };
+            let refusal = match delivered {
                 Ok(()) => return Ok(()),
-                Err(refusal) => Refusal { why: worse(why, refusal.why), ..refusal },
+                Err(refusal) => refusal,
             };
+            match refusal {
+                Refusal { msg, meta, reply: Some(reply), why }
+                    if follows < FOLLOWS_MAX && self.moved(&set, &why) =>
+                {
+                    follows += 1;
+                    call = Call { msg, meta, reply };
+                }
+                refusal => {
+                    self.count(&refusal.why);
+                    Replicas::<M>::none_took(&refusal.meta);
+                    return Err(refusal);
+                }
+            }
         }
-        self.count(&last.why);
-        Replicas::<M>::none_took(&last.meta);
-        Err(last)
     }
 
-    fn call(&self, msg: M, mut meta: Meta) -> Answer<M> {
+    fn call(&self, mut msg: M, mut meta: Meta) -> Answer<M> {
         self.tighten(&mut meta);
         let deadline = meta.deadline;
-        let set = self.replicas.load();
-        let n = set.ports.len();
-        if n == 0 {
-            return Answer::Refused(Refusal { msg, meta, reply: None, why: self.none() });
-        }
-        let first = set.pick(&meta);
-        set.explain(&meta, first);
-        let mut answer = set.ports[first].call(msg, meta);
-        for i in (1..n).map(|k| (first + k) % n) {
-            let Answer::Refused(Refusal { msg, meta, why, .. }) = answer else { break };
-            set.explain(&meta, i);
-            answer = match set.ports[i].call(msg, meta) {
-                Answer::Refused(refusal) => {
-                    Answer::Refused(Refusal { why: worse(why, refusal.why), ..refusal })
+        let mut follows = 0;
+        let mut answer = loop {
+            let set = self.replicas.load();
+            let answer = if set.ports.is_empty() {
+                let (reply, waiting) = Reply::channel();
+                match self.wait(Call { msg, meta, reply }, false) {
+                    Ok(()) => Answer::Waiting(waiting),
+                    Err(refusal) => Answer::Refused(Refusal { reply: None, ..refusal }),
                 }
-                taken => taken,
+            } else {
+                set.call(msg, meta)
             };
-        }
+            match answer {
+                Answer::Refused(refusal) if follows < FOLLOWS_MAX && self.moved(&set, &refusal.why) => {
+                    follows += 1;
+                    (msg, meta) = (refusal.msg, refusal.meta);
+                }
+                answer => break answer,
+            }
+        };
         match &mut answer {
             Answer::Waiting(waiting) => {
                 let missed = || Arc::clone(&self.outside.missed);
@@ -239,6 +329,14 @@ pub(crate) trait AnyBackendPort: Send + Sync {
     fn close(&self);
     /// Longest time for one request.
     fn set_timeout(&self, timeout: Option<Duration>);
+    /// While there is no replica, calls wait for one, at most so many.
+    fn hold(&self, seats: usize);
+    /// They wait no longer: what waits goes to the replicas that there are, or is told that there are none.
+    fn let_go(&self);
+    /// Ends those that wait and whose deadline nobody else keeps.
+    fn end_overdue(&self);
+    /// Calls that wait.
+    fn waiting(&self) -> usize;
     /// The `Arc<dyn Port<M>>` of this.
     fn erased(&self) -> &(dyn Any + Send + Sync);
 }
@@ -277,6 +375,22 @@ impl<M: Request> AnyBackendPort for Shared<M> {
     fn set_timeout(&self, timeout: Option<Duration>) {
         let nanos = timeout.map_or(0, |t| u64::try_from(t.as_nanos()).unwrap_or(u64::MAX));
         self.port.timeout_ns.store(nanos, Ordering::Relaxed);
+    }
+
+    fn hold(&self, seats: usize) {
+        self.port.room.open(seats);
+    }
+
+    fn let_go(&self) {
+        self.port.let_go();
+    }
+
+    fn end_overdue(&self) {
+        self.port.end_overdue();
+    }
+
+    fn waiting(&self) -> usize {
+        self.port.room.waiting()
     }
 
     fn erased(&self) -> &(dyn Any + Send + Sync) {

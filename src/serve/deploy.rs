@@ -6,18 +6,17 @@ mod run;
 mod single;
 mod turn;
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use serde::Serialize;
 
 use crate::{
     actors::{
-        build::Code,
         context::ReplicaContext,
-        fleet::{BackendEntry, Fleet},
+        fleet::{Fleet, same_code},
     },
     backend::Backend,
-    config::{BackendDecl, ServeConfig, Source},
+    config::{BackendDecl, ServeConfig},
     error::ServeError,
     ids::BackendName,
     plan::{Applied, Plan},
@@ -103,10 +102,10 @@ impl Serve {
     }
 
     fn config_of(&self, fleet: &Fleet) -> ServeConfig {
-        let there = fleet.backends.iter().filter(|(_, entry)| !entry.deleting);
+        let there = fleet.backends.iter().filter(|(_, entry)| !entry.deleting());
         let backends = there.map(|(name, entry)| BackendDecl {
             name: name.clone(),
-            source: source(name, entry),
+            source: entry.source.clone(),
             config: entry.config.clone(),
         });
         let endpoints = fleet.endpoints.iter().map(|(name, entry)| forms::declared(name, &entry.declared));
@@ -207,20 +206,20 @@ impl Serve {
 
     fn plan_with(&self, now: &ServeConfig, wanted: &ServeConfig, codes: &Codes) -> Plan {
         let declared = self.0.office.history().declared.clone();
-        let fleet = self.0.office.fleet();
-        Plan::between(now, declared.as_ref(), wanted, |name| {
-            let (old, new) = (fleet.backends.get(name), codes.get(name));
-            old.zip(new).is_some_and(|(old, new)| same_code(&old.code, new))
-        })
+        plan(&self.0.office.fleet(), (now, declared.as_ref()), wanted, codes)
     }
 }
 
-/// What a backend is made of, as a file would say it.
-fn source(name: &BackendName, _entry: &BackendEntry) -> Source {
-    Source::Registered { name: name.clone() }
-}
-
-/// Whether replicas made of the one are what replicas made of the other are.
-fn same_code(old: &Arc<dyn Code>, new: &Arc<dyn Code>) -> bool {
-    Arc::ptr_eq(old, new)
+/// The plan from what there is to what is wanted, made of this code.
+fn plan(
+    fleet: &Fleet,
+    (now, declared): (&ServeConfig, Option<&ServeConfig>),
+    wanted: &ServeConfig,
+    codes: &Codes,
+) -> Plan {
+    let options: HashMap<_, _> = wanted.backends.iter().map(|decl| (&decl.name, &decl.config)).collect();
+    Plan::between(now, declared, wanted, |name| {
+        let (old, new) = (fleet.backends.get(name), codes.get(name).zip(options.get(name)));
+        old.zip(new).is_some_and(|(old, (code, config))| same_code((&old.code, &old.config), (code, config)))
+    })
 }

@@ -17,6 +17,7 @@ mod compare;
 #[path = "../conformance/mod.rs"]
 mod conformance;
 mod deadlines;
+mod deploy;
 #[cfg(feature = "onnx")]
 mod digits;
 #[cfg(feature = "onnx")]
@@ -46,6 +47,8 @@ mod placement;
 #[cfg(feature = "onnx")]
 mod process;
 mod reconfigure;
+#[cfg(feature = "onnx")]
+mod reload;
 mod resources;
 mod shutdown;
 #[cfg(feature = "onnx")]

@@ -34,12 +34,18 @@ impl Handler<Happened> for Controller {
                 {
                     replica.state = ReplicaState::Running;
                     replica.since = Instant::now();
+                    replica.reason = None;
                 }
                 drop(fleet);
                 self.reconcile(&backend, ctx);
             }
             Event::Stumbled(why) => {
                 if let Some(entry) = self.office.fleet().backends.get_mut(&backend) {
+                    if let Some(replica) = entry.replica(generation)
+                        && replica.state == ReplicaState::Starting
+                    {
+                        replica.reason = Some(why.clone());
+                    }
                     entry.last_error = Some(why);
                 }
             }
@@ -81,8 +87,8 @@ impl Handler<StartTimedOut> for Controller {
         let mut fleet = self.office.fleet();
         let Some(entry) = fleet.backends.get_mut(&backend) else { return };
         let after = entry.config.startup_timeout.as_secs_f64();
-        let reason = entry.last_error.clone();
         let Some(replica) = entry.replica(generation) else { return };
+        let reason = replica.reason.clone();
         if replica.state != ReplicaState::Starting {
             return;
         }

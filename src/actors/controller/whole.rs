@@ -87,7 +87,7 @@ impl Handler<Quiet> for Controller {
     fn handle(&mut self, quiet: Quiet, _: &mut Self::Context) -> Self::Result {
         let mut waits = Vec::new();
         for entry in self.office.fleet().backends.values_mut() {
-            let waiters = match (entry.deleting, &quiet) {
+            let waiters = match (entry.deleting(), &quiet) {
                 (true, _) => &mut entry.deleters,
                 (false, Quiet::All) if entry.changing() => &mut entry.waiters,
                 (false, _) => continue,

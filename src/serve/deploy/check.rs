@@ -6,12 +6,13 @@ use crate::{
     actors::{
         build::Code,
         controller::Resolved,
-        fit::{Wish, ever_fits},
+        fit::{Need, ever_fits},
     },
     config::{EndpointDecl, ServeConfig},
     error::{Problem, ServeError},
     ids::BackendName,
     metrics::registry::Outside,
+    routing::backend_routes::BackendRoutes,
     serve::{Serve, deploy::forms},
 };
 
@@ -39,10 +40,11 @@ impl Serve {
             }
         }
         problems.extend(self.too_much(wanted));
-        let routes: BTreeMap<_, _> = codes
-            .iter()
-            .map(|(name, code)| (name, Arc::new(code.routes(name.clone(), &Outside::default()))))
-            .collect();
+        let routes = codes.iter();
+        let routes =
+            routes.map(|(name, code)| (name, Arc::new(code.routes(name.clone(), &Outside::default()))));
+        let routes: BTreeMap<_, _> = routes.collect();
+        problems.extend(self.other_messages(wanted, &routes));
         for (i, decl) in wanted.endpoints.iter().enumerate() {
             // Of a backend whose code is not known nothing more can be said.
             if names(decl).all(|backend| routes.contains_key(backend)) {
@@ -77,6 +79,22 @@ impl Serve {
         differing.map(problem).collect()
     }
 
+    /// Code that takes other messages than what runs under its name.
+    fn other_messages(
+        &self,
+        wanted: &ServeConfig,
+        routes: &BTreeMap<&BackendName, Arc<BackendRoutes>>,
+    ) -> Vec<Problem> {
+        let running = |name| self.0.office.fleet().backends.get(name).map(|entry| Arc::clone(&entry.routes));
+        let backends = wanted.backends.iter().enumerate();
+        let found = backends.filter_map(|(i, decl)| {
+            let (old, new) = (running(&decl.name)?, routes.get(&decl.name)?);
+            let what = old.suits(new).err()?.to_string();
+            Some(Problem { place: format!("backends[{i}]"), what })
+        });
+        found.collect()
+    }
+
     /// Backends that do not fit even when nothing else is there.
     fn too_much(&self, wanted: &ServeConfig) -> Vec<Problem> {
         let total = self.0.office.fleet().pool.total().clone();
@@ -84,14 +102,14 @@ impl Serve {
             let index = wanted.backends.iter().position(|decl| decl.name == *name).unwrap_or_default();
             format!("backends[{index}].resources")
         };
-        let found = ever_fits(&total, wishes(wanted));
+        let found = ever_fits(&total, needs(wanted));
         found.into_iter().map(|(name, why)| Problem { place: place(name), what: why.to_string() }).collect()
     }
 }
 
 /// What the backends of a configuration ask for.
-fn wishes(config: &ServeConfig) -> impl Iterator<Item = Wish<'_>> {
-    config.backends.iter().map(|decl| Wish {
+fn needs(config: &ServeConfig) -> impl Iterator<Item = Need<'_>> {
+    config.backends.iter().map(|decl| Need {
         backend: &decl.name,
         replicas: decl.config.num_replicas,
         resources: &decl.config.resources,

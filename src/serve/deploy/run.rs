@@ -15,7 +15,7 @@ use tokio::{
 use crate::{
     actors::{
         controller::{DeleteBackend, DeployBackend, Quiet, SetEndpoints},
-        fit::Wish,
+        fit::Need,
     },
     config::{BackendDecl, ServeConfig},
     error::ServeError,
@@ -26,7 +26,7 @@ use crate::{
         deploy::{
             DeployOptions, Deployed,
             check::Codes,
-            forms, same_code,
+            forms, plan,
             turn::{DeployState, Turn},
         },
     },
@@ -34,8 +34,8 @@ use crate::{
 
 /// How often it is looked whether what is wanted fits, while that is waited for.
 const LOOK: Duration = Duration::from_millis(50);
-/// How often a step is asked for again when the Controller restarted meanwhile.
-const ASKED_MAX: usize = 5;
+/// How often something is asked for, again when the Controller restarted meanwhile.
+const ASKED_MAX: usize = 16;
 
 /// A deploy that was begun.
 pub(super) struct Deploying(oneshot::Receiver<Result<Deployed, ServeError>>);
@@ -112,11 +112,19 @@ impl Run {
         Ok(Deployed { plan, id })
     }
 
-    /// The code of everything, when nothing is wrong. Model files are looked at, on a thread that may wait for them.
+    /// The code of everything, when nothing is wrong. Model files are looked at, on a thread that may wait for them;
+    /// not one of the runtime, whose end would wait for it.
     async fn checked(&self, wanted: &Arc<ServeConfig>) -> Result<Codes, ServeError> {
+        if self.serve.0.office.one_thread {
+            return self.serve.check(wanted);
+        }
         let (serve, wanted) = (self.serve.clone(), Arc::clone(wanted));
-        let checking = tokio::task::spawn_blocking(move || serve.check(&wanted));
-        checking.await.unwrap_or_else(|error| Err(ServeError::Internal(error.to_string().into())))
+        let (tx, rx) = oneshot::channel();
+        let check = move || drop(tx.send(serve.check(&wanted)));
+        let started = std::thread::Builder::new().name("greenroom-check".into()).spawn(check);
+        let internal = |why: String| ServeError::Internal(why.into());
+        started.map_err(|error| internal(format!("no thread to look at the configuration with: {error}")))?;
+        rx.await.unwrap_or_else(|_| Err(internal("looking at the configuration panicked".into())))
     }
 
     /// What is there, at rest, and the plan from it, once that fits; nobody else changes anything while the guard is
@@ -130,23 +138,36 @@ impl Run {
             let alone = self.within(self.alone()).await?;
             let now = self.serve.config();
             let plan = self.serve.plan_with(&now, wanted, codes);
-            let short = match self.fits(&plan) {
-                Ok(()) => return Ok((alone, now, plan)),
-                Err(short) => short,
-            };
-            if !self.how.wait_for_resources {
-                return Err(short);
+            let mut fits = self.fits(&plan);
+            if fits.is_ok() {
+                return Ok((alone, now, plan));
             }
+            // Until it begins, others may change what there is; they are not in each other's way.
             drop(alone);
-            self.turn.pending(&short);
-            self.within(sleep(LOOK)).await?;
+            while let Err(short) = fits {
+                if !self.how.wait_for_resources {
+                    return Err(short);
+                }
+                self.turn.pending(&short);
+                self.within(sleep(LOOK)).await?;
+                fits = self.fits(&self.serve.plan_with(&self.serve.config(), wanted, codes));
+            }
         }
     }
 
     async fn alone(&self) -> OwnedRwLockWriteGuard<()> {
         let alone = self.turn.alone().await;
-        let _ = self.serve.0.controller.send(Quiet::All).await;
+        self.at_rest().await;
         alone
+    }
+
+    /// Waits until no change is under way.
+    async fn at_rest(&self) {
+        for _ in 0..ASKED_MAX {
+            if self.serve.0.controller.send(Quiet::All).await.is_ok() {
+                return;
+            }
+        }
     }
 
     /// Whether all that the plan makes and changes fits beside what is there.
@@ -155,12 +176,12 @@ impl Run {
             Work::Backend(decl) => Some(decl),
             _ => None,
         });
-        let wishes = changed.map(|decl| Wish {
+        let needs = changed.map(|decl| Need {
             backend: &decl.name,
             replicas: decl.config.num_replicas,
             resources: &decl.config.resources,
         });
-        self.serve.0.office.fleet().fits(wishes)
+        self.serve.0.office.fleet().fits(needs)
     }
 
     /// The code that runs now.
@@ -226,14 +247,14 @@ impl Run {
         crate::actors::context::ReplicaContext<crate::actors::controller::Controller>:
             actix::dev::ToEnvelope<crate::actors::controller::Controller, M>,
     {
-        let mut outcome = self.serve.tell(msg.clone()).await;
         for _ in 1..ASKED_MAX {
-            if !matches!(outcome, Err(ServeError::Internal(_))) {
-                break;
+            match self.serve.tell(msg.clone()).await {
+                // It was there when the Controller went; what came of it is seen when all is at rest.
+                Err(ServeError::Internal(_)) => self.at_rest().await,
+                outcome => return outcome,
             }
-            outcome = self.serve.tell(msg.clone()).await;
         }
-        outcome
+        self.serve.tell(msg).await
     }
 
     /// Makes all as it was; the error tells the failure, and what could not be made so.
@@ -242,10 +263,7 @@ impl Run {
         let _ = self.serve.0.controller.send(Quiet::Deleted).await;
         let plan = {
             let fleet = self.serve.0.office.fleet();
-            Plan::between(&self.serve.config_of(&fleet), None, before, |name| {
-                let running = fleet.backends.get(name).map(|entry| &entry.code);
-                running.zip(codes.get(name)).is_some_and(|(running, old)| same_code(running, old))
-            })
+            plan(&fleet, (&self.serve.config_of(&fleet), None), before, codes)
         };
         self.turn.applies(DeployState::TakingBack, plan.steps.len());
         match self.apply(&plan, codes).await {

@@ -9,7 +9,7 @@ use tokio::{
 };
 
 use crate::{
-    actors::{controller::Office, reconcile::ReplicaState},
+    actors::{controller::Office, fleet::ReplicaEntry, reconcile::ReplicaState},
     error::ServeError,
     ids::BackendName,
 };
@@ -122,10 +122,11 @@ impl Deploys {
 fn replicas(office: &Office, name: &BackendName) -> Option<String> {
     let fleet = office.fleet();
     let entry = fleet.backends.get(name)?;
-    if entry.deleting {
+    if entry.deleting() {
         return Some(format!("{name}: {} replicas have not ended yet", entry.replicas.len()));
     }
-    let ready = entry.replicas.iter().filter(|r| r.state == ReplicaState::Running).count();
+    let ready = |r: &&ReplicaEntry| r.state == ReplicaState::Running && r.release == entry.release;
+    let ready = entry.replicas.iter().filter(ready).count();
     Some(format!("{name}: {ready} of {} replicas ready", entry.wanted()))
 }
 
