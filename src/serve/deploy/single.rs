@@ -30,7 +30,8 @@ impl Serve {
         }
         let same = {
             let fleet = self.0.office.fleet();
-            fleet.backends.get(&decl.name).is_some_and(|entry| same_code(&entry.code, &code))
+            let new = (&code, &decl.config);
+            fleet.backends.get(&decl.name).is_some_and(|old| same_code((&old.code, &old.config), new))
         };
         let steps = Plan::between(&now, None, &wanted, |name| *name != decl.name || same).steps;
         if !steps.is_empty() {
