@@ -6,7 +6,6 @@ use std::{
     net::TcpListener,
     path::PathBuf,
     process::{Command, Output},
-    sync::atomic::{AtomicBool, Ordering::SeqCst},
 };
 
 use serde_json::Value;
@@ -164,29 +163,16 @@ fn progress_is_told_while_replicas_start() {
     let address = format!("http://{}", server.admin);
     let mut deploy = greenroom(&["deploy", file.to_str().unwrap(), "--address", &address]).spawn().unwrap();
     let mut lines = BufReader::new(deploy.stderr.take().unwrap()).lines();
-    let first = lines.next().unwrap().unwrap();
-    assert!(first.contains("0 of ") && first.contains("steps done"), "{first}");
-    let over = AtomicBool::new(false);
-    std::thread::scope(|scope| {
-        let (pipe, over) = (&pipe, &over);
-        // To whoever reads it, as often as it is read: to know it, and to load it.
-        scope.spawn(move || {
-            let model = std::fs::read(digits::model()).unwrap();
-            loop {
-                let mut pipe = File::options().write(true).open(pipe).unwrap();
-                if over.load(SeqCst) {
-                    return;
-                }
-                // One that reads no further has read enough.
-                let _ = pipe.write_all(&model);
-            }
-        });
-        let output = deploy.wait_with_output().unwrap();
-        over.store(true, SeqCst);
-        drop(File::open(pipe).unwrap());
-        assert_eq!(output.status.code(), Some(0));
-        assert!(String::from_utf8(output.stdout).unwrap().contains("create  backend  later"));
-    });
+    let model = std::fs::read(digits::model()).unwrap();
+    // It is read to know it, then to load it; each time whoever reads waits for this.
+    for waits in ["preparing, 0 of 0 steps done", "applying, 0 of 1 steps done: later: 0 of 1 replicas ready"] {
+        let told = lines.by_ref().map(Result::unwrap).find(|line| line == waits);
+        assert!(told.is_some(), "never told: {waits}");
+        File::options().write(true).open(&pipe).unwrap().write_all(&model).unwrap();
+    }
+    let output = deploy.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(0));
+    assert!(String::from_utf8(output.stdout).unwrap().contains("create  backend  later"));
     server.end();
 }
 
