@@ -52,7 +52,7 @@ async fn serve_on(
 ) -> Result<(), LaunchError> {
     listen(serve, &config).await?;
     let wrong = |source| LaunchError::Config { path: file.to_owned(), source };
-    deploy(serve, file, config.clone()).await.map_err(wrong)?;
+    deploy(serve, config.clone()).await.map_err(wrong)?;
     serve.announce_ready();
     tell("ready");
     let mut last = config;
@@ -63,11 +63,10 @@ async fn serve_on(
 }
 
 /// Makes all as it is declared, and tells how far that is.
-async fn deploy(serve: &Serve, file: &Path, config: ServeConfig) -> Result<Deployed, ServeError> {
-    let by = file.display().to_string();
+async fn deploy(serve: &Serve, config: ServeConfig) -> Result<Deployed, ServeError> {
     tokio::select! {
         biased;
-        deployed = serve.deploy(config, DeployOptions::default().by(by)) => deployed,
+        deployed = serve.deploy(config, DeployOptions::default().by("file")) => deployed,
         never = progress::told(serve) => match never {},
     }
 }

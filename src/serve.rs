@@ -152,7 +152,7 @@ impl Serve {
         let source = Source::Registered { name: name.clone() };
         let code = Arc::new(backend);
         self.ask(CreateBackend { name: name.clone(), source, code: Arc::clone(&code) as _, config }).await?;
-        self.0.sources.register(name, code);
+        self.0.sources.made(name, code);
         Ok(())
     }
 
@@ -208,7 +208,7 @@ impl Serve {
         let source = Source::Registered { name: name.clone() };
         let code = Arc::new(backend);
         self.ask(DeployBackend { name: name.clone(), source, code: Arc::clone(&code) as _, config }).await?;
-        self.0.sources.register(name, code);
+        self.0.sources.made(name, code);
         Ok(())
     }
 
@@ -254,7 +254,9 @@ impl Serve {
     /// # Errors
     /// [`ServeError::InUse`] while an endpoint names it, or [`ServeError::UnknownBackend`].
     pub async fn delete_backend(&self, name: impl AsRef<str>, force: bool) -> Result<(), ServeError> {
-        self.ask(DeleteBackend { name: BackendName::new(name)?, force }).await
+        self.ask(DeleteBackend { name: BackendName::new(name)?, force }).await?;
+        self.forget_code();
+        Ok(())
     }
 
     /// Makes an endpoint; once this has returned, calls to it are served.

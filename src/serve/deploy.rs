@@ -5,7 +5,11 @@ mod forms;
 mod run;
 mod turn;
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeSet, HashMap},
+    sync::Arc,
+    time::Duration,
+};
 
 use serde::Serialize;
 
@@ -15,7 +19,7 @@ use crate::{
         fleet::{Fleet, same_code},
     },
     backend::Backend,
-    config::{BackendDecl, ServeConfig},
+    config::{BackendDecl, ServeConfig, Source},
     error::ServeError,
     ids::BackendName,
     plan::{Applied, Plan},
@@ -200,6 +204,18 @@ impl Serve {
         let (backends, endpoints) = (wanted.backends.clone(), wanted.endpoints.clone());
         let capacity = self.0.office.fleet().pool.total().clone();
         ServeConfig { capacity, backends, endpoints, ..self.0.options.sections.clone() }
+    }
+
+    /// Lets go of the code of backends that the program made and that neither run nor are in the history.
+    pub(super) fn forget_code(&self) {
+        let history = self.0.office.history().applied.clone();
+        let of = |decl: &BackendDecl| match &decl.source {
+            Source::Registered { name } => Some(name.clone()),
+            Source::Onnx { .. } => None,
+        };
+        let past = history.iter().flat_map(|entry| &entry.config.backends);
+        let named: BTreeSet<_> = past.chain(&self.config().backends).filter_map(of).collect();
+        self.0.sources.keep(|name| named.contains(name));
     }
 
     fn plan_with(&self, now: &ServeConfig, wanted: &ServeConfig, codes: &Codes) -> Plan {

@@ -25,6 +25,7 @@ mod documents;
 mod embedding;
 mod endings;
 mod endings_at_once;
+mod example_deploy;
 mod example_reconfigure;
 mod examples;
 mod examples_http;

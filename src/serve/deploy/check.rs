@@ -14,6 +14,7 @@ use crate::{
     metrics::registry::Outside,
     routing::backend_routes::BackendRoutes,
     serve::{Serve, deploy::forms},
+    traffic::ShadowRule,
 };
 
 /// The code of every backend of a configuration.
@@ -25,7 +26,7 @@ impl Serve {
     /// # Errors
     /// [`ServeError::InvalidConfig`] with every mistake.
     pub(super) fn check(&self, wanted: &ServeConfig) -> Result<Codes, ServeError> {
-        form(wanted)?;
+        form(wanted, &self.config())?;
         let mut problems = self.fixed(wanted);
         let mut codes = Codes::new();
         for (i, decl) in wanted.backends.iter().enumerate() {
@@ -116,8 +117,8 @@ fn needs(config: &ServeConfig) -> impl Iterator<Item = Need<'_>> {
     })
 }
 
-/// Whatever a file could not say, which a program may have put together.
-fn form(wanted: &ServeConfig) -> Result<(), ServeError> {
+/// Whatever a file could not say, which a program may have put together; what has come to be so by changes may stay.
+fn form(wanted: &ServeConfig, now: &ServeConfig) -> Result<(), ServeError> {
     let mut problems = Vec::new();
     for (i, decl) in wanted.backends.iter().enumerate() {
         let place =
@@ -128,10 +129,18 @@ fn form(wanted: &ServeConfig) -> Result<(), ServeError> {
         return Err(ServeError::InvalidConfig(problems));
     }
     let mut plain = wanted.clone();
-    for rule in plain.endpoints.iter_mut().flat_map(|decl| &mut decl.shadow) {
-        // A function has no form in a file.
-        if rule.compared().is_some_and(|compare| compare.asks()) {
-            *rule = rule.clone().uncompared();
+    for EndpointDecl { name, traffic, shadow, .. } in &mut plain.endpoints {
+        // A rule rests when all of the traffic was sent to its backend; nobody declares one.
+        let there = now.endpoints.iter().find(|decl| decl.name == *name);
+        let rests = |rule: &ShadowRule| {
+            traffic.serves_all(rule.backend()) && there.is_some_and(|decl| decl.shadow.contains(rule))
+        };
+        shadow.retain(|rule| !rests(rule));
+        for rule in shadow {
+            // A function has no form in a file.
+            if rule.compared().is_some_and(|compare| compare.asks()) {
+                *rule = rule.clone().uncompared();
+            }
         }
     }
     let json =

@@ -109,6 +109,7 @@ impl Run {
         let at = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0.0, |since| since.as_secs_f64());
         let target = self.serve.whole(&wanted);
         let id = office.history().apply(target, &self.how.by, at);
+        self.serve.forget_code();
         Ok(Deployed { plan, id })
     }
 
