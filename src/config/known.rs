@@ -19,6 +19,8 @@ pub(crate) struct Known {
     routes: BTreeMap<String, String>,
     /// A backend's name could not be read, so that one that is missing may be that.
     incomplete: bool,
+    /// What is read was in force when it was written; a shadow rule may rest.
+    kept: bool,
 }
 
 #[derive(Debug)]
@@ -28,6 +30,17 @@ struct Backend {
 }
 
 impl Known {
+    /// For what was in force when it was written.
+    pub(crate) fn kept() -> Self {
+        Self { kept: true, ..Self::default() }
+    }
+
+    /// Whether a rule may be for the backend that serves all of its endpoint: so one rests after a change of the
+    /// traffic. Nobody declares one.
+    pub(crate) fn may_rest(&self) -> bool {
+        self.kept
+    }
+
     /// Some backend's name could not be read.
     pub(crate) fn incomplete<T>(&mut self) -> Option<T> {
         self.incomplete = true;

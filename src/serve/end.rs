@@ -102,6 +102,7 @@ impl Inner {
         self.office.comparer.close();
         self.office.threads.clear();
         self.controller_stop.stop();
+        self.office.memory().close();
     }
 }
 

@@ -13,7 +13,8 @@ use crate::{
     ids::BackendName,
     metrics::registry::Outside,
     routing::backend_routes::BackendRoutes,
-    serve::{Serve, deploy::forms},
+    serve::Serve,
+    store::checked,
     traffic::ShadowRule,
 };
 
@@ -31,12 +32,15 @@ impl Serve {
         let mut codes = Codes::new();
         for (i, decl) in wanted.backends.iter().enumerate() {
             let place = format!("backends[{i}]");
+            let awaited = || self.0.office.fleet().awaiting.get(&decl.name).is_some_and(|a| a.decl == *decl);
             match self.0.sources.code(&decl.source) {
                 Ok(code) => {
                     problems
                         .extend(code.check(&decl.config).err().into_iter().flat_map(|why| at(&place, why)));
                     codes.insert(decl.name.clone(), code);
                 }
+                // It was restored, and stays as it is until it has its code.
+                Err(_) if awaited() => {}
                 Err(why) => problems.extend(at(&place, why)),
             }
         }
@@ -49,12 +53,12 @@ impl Serve {
         for (i, decl) in wanted.endpoints.iter().enumerate() {
             // Of a backend whose code is not known nothing more can be said.
             if names(decl).all(|backend| routes.contains_key(backend)) {
-                let found = forms::checked(decl).and_then(|declared| {
+                let found = checked(decl).and_then(|declared| {
                     let find = |name: &BackendName| {
                         let found = routes.get(name).cloned();
                         found.ok_or_else(|| ServeError::UnknownBackend(name.clone()))
                     };
-                    Resolved::among(&declared, find)
+                    Resolved::among(&declared, find)?.check(&declared)
                 });
                 problems.extend(found.err().into_iter().flat_map(|why| at(&format!("endpoints[{i}]"), why)));
             }
@@ -64,12 +68,14 @@ impl Serve {
 
     /// Sections of the process itself that differ from what it runs with.
     fn fixed(&self, wanted: &ServeConfig) -> Vec<Problem> {
-        let (absent, running) = (ServeConfig::default(), &self.0.options.sections);
-        let total = self.0.office.fleet().pool.total().clone();
+        let (absent, running) = (ServeConfig::default(), self.process(&self.0.office.fleet()));
+        let state = wanted.state.as_ref().map(std::path::absolute);
+        let kept = || state.and_then(Result::ok) == self.0.options.state;
         let sections = [
             ("http", wanted.http == running.http || wanted.http == absent.http),
             ("admin", wanted.admin == running.admin || wanted.admin == absent.admin),
-            ("capacity", wanted.capacity == total || wanted.capacity == absent.capacity),
+            ("state", wanted.state.is_none() || kept()),
+            ("capacity", wanted.capacity == running.capacity || wanted.capacity == absent.capacity),
         ];
         let differing = sections.iter().filter(|(_, same)| !same);
         let problem = |(section, _): &(&str, bool)| Problem {
