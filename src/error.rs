@@ -1,10 +1,14 @@
 //! Every error a caller or an operator can see, typed; no HTTP in here.
 
+mod state;
+
 use std::{fmt, time::Duration};
 
 use serde::Serialize;
 
 use crate::ids::{BackendName, EndpointName};
+
+pub use state::StateError;
 
 /// An error of user code, of any type.
 pub type BoxError = Box<dyn std::error::Error + Send + Sync + 'static>;
@@ -263,6 +267,15 @@ pub enum ServeError {
         /// How long it was given.
         after: Duration,
     },
+    /// The state directory cannot be used.
+    #[error("{0}")]
+    State(StateError),
+    /// A change that could not be kept in the state directory; nothing has changed.
+    #[error("the change was not made, since it could not be kept in the state directory: {why}")]
+    StateNotSaved {
+        /// What went wrong: mostly a full disk.
+        why: Box<str>,
+    },
     /// Something of ours failed: a socket, a thread, a restarted control actor.
     #[error("{0}")]
     Internal(Box<str>),
@@ -360,6 +373,8 @@ impl ServeError {
             Self::DeployFailed { .. } => "deploy_failed",
             Self::RolloutFailed { .. } => "rollout_failed",
             Self::TimedOut { .. } => "timed_out",
+            Self::State(error) => error.code(),
+            Self::StateNotSaved { .. } => "state_not_saved",
             Self::Internal(_) => "internal",
         }
     }
@@ -384,6 +399,8 @@ impl ServeError {
             | Self::ShuttingDown
             | Self::DeployInProgress
             | Self::TimedOut { .. }
+            | Self::State(_)
+            | Self::StateNotSaved { .. }
             | Self::Internal(_) => Fault::Service,
             _ => Fault::Caller,
         }

@@ -3,13 +3,16 @@
 mod progress;
 mod reload;
 
-use std::{io::Write, path::Path, path::PathBuf};
+use std::{io::Write, path::Path, path::PathBuf, time::Duration};
 
 use greenroom::{
     DeployOptions, Deployed, EndSignals, Listen, Location, Serve, ServeConfig, ServeError, ServeOptions,
 };
 
 use reload::Reloads;
+
+/// How often it is looked whether what was restored runs.
+const LOOK: Duration = Duration::from_millis(10);
 
 /// Why nothing is served, or no longer.
 #[derive(Debug, thiserror::Error)]
@@ -53,8 +56,14 @@ async fn serve_on(
 ) -> Result<(), LaunchError> {
     listen(serve, &config).await?;
     let wrong = |source| LaunchError::Config { path: file.to_owned(), source };
-    deploy(serve, file, config.clone()).await.map_err(wrong)?;
+    if !serve.restored() {
+        deploy(serve, config.clone()).await.map_err(wrong)?;
+    }
     serve.announce_ready();
+    // What was restored starts by itself, and is tried again when it does not: nothing ends for that.
+    while serve.restored() && serve.ready().is_err() {
+        tokio::time::sleep(LOOK).await;
+    }
     tell("ready");
     let mut last = config;
     loop {
@@ -64,27 +73,31 @@ async fn serve_on(
 }
 
 /// Makes all as it is declared, and tells how far that is.
-async fn deploy(serve: &Serve, file: &Path, config: ServeConfig) -> Result<Deployed, ServeError> {
-    let by = file.display().to_string();
+async fn deploy(serve: &Serve, config: ServeConfig) -> Result<Deployed, ServeError> {
     tokio::select! {
         biased;
-        deployed = serve.deploy(config, DeployOptions::default().by(by)) => deployed,
+        deployed = serve.deploy(config, DeployOptions::default().by("file")) => deployed,
         never = progress::told(serve) => match never {},
     }
 }
 
 fn read(file: &Path) -> Result<ServeConfig, LaunchError> {
-    let unreadable = |source| LaunchError::Unreadable { path: file.to_owned(), source };
-    let text = std::fs::read_to_string(file).map_err(unreadable)?;
-    // Whole, as the commands tell them: who asks for a change later may stand in another folder.
-    let whole = std::path::absolute(file).map_err(unreadable)?;
-    let config = ServeConfig::from_yaml(&text, whole.parent().unwrap_or(Path::new("/")));
+    let text = std::fs::read_to_string(file)
+        .map_err(|source| LaunchError::Unreadable { path: file.to_owned(), source })?;
+    // So that what is kept means the same wherever the next process is started.
+    let base_dir = std::path::absolute(file)
+        .map_err(|source| LaunchError::Unreadable { path: file.to_owned(), source })?;
+    let base_dir = base_dir.parent().unwrap_or(Path::new("/"));
+    let config = ServeConfig::from_yaml(&text, base_dir);
     config.map_err(|source| LaunchError::Config { path: file.to_owned(), source })
 }
 
 /// The HTTP workers are the serving threads; without them there are others.
 fn options(config: &ServeConfig) -> ServeOptions {
-    let options = ServeOptions::default().announces_ready().sections(config);
+    let mut options = ServeOptions::default().announces_ready().sections(config);
+    if let Some(state) = &config.state {
+        options = options.state(state).declared(config.clone());
+    }
     match (config.http.location, config.http.threads) {
         (Location::HeadOnly | Location::EveryNode, _) => options.lent_threads(),
         (Location::NoServer, Some(threads)) => options.serving_threads(threads),

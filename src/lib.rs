@@ -71,6 +71,7 @@
 //! - what replicas ask for, and how much there is: [`Resources`], [`Capacity`];
 //! - computing for milliseconds: [`Backend::compute`], [`Placement`];
 //! - threads without a runtime: [`Handle::blocking`]; a server of our own: [`Serve::listen`];
+//! - a restart that goes on with what was wanted last: [`ServeOptions::state`];
 //! - tests without port or server: [`testing`];
 //! - every error, with its code and whether to try again: [`ServeError`];
 //! - below it all, for those who bring a transport of their own: [`Call`], [`Port`], [`Reply`], [`Meta`].
@@ -107,6 +108,7 @@ mod resources;
 mod route;
 mod routing;
 mod serve;
+mod store;
 mod tensor;
 pub mod testing;
 mod traffic;
@@ -127,7 +129,7 @@ pub use config::{
     ResourcesUpdate, RestartPolicy, RestartUpdate, ServeConfig, Source, UserConfig, limits,
 };
 pub use endpoint::Endpoint;
-pub use error::{BoxError, Fault, Problem, ServeError};
+pub use error::{BoxError, Fault, Problem, ServeError, StateError};
 pub use handle::{Calling, Handle};
 pub use http::{CALL_METHOD_HEADER, EXPLAIN_HEADER, Ingress, Listen, REQUEST_ID_HEADER};
 pub use http_call::{ENDPOINT_METHODS, HttpAnswer, HttpCall, SHARD_KEY_HEADER, ShardKeys};
@@ -136,7 +138,7 @@ pub use meta::{Explanation, ID_BYTES_MAX, Meta, RequestId, RoutingRule, ShardKey
 pub use metrics::{comparison::Comparisons, shadow::ShadowCopies};
 #[cfg(feature = "onnx")]
 pub use onnx::{BatchAxis, Infer, Inferred, ONNX_JOINED_ROWS_MAX, ONNX_THREADS_MAX, OnnxModel, OnnxReplica};
-pub use plan::{Applied, Drift, HISTORY_MAX, Plan, PlanAction, PlanReason, PlanStep, Subject};
+pub use plan::{Drift, Plan, PlanAction, PlanReason, PlanStep, Subject};
 pub use port::Port;
 pub use resources::{
     AMOUNT_MAX, Amount, AmountError, CUSTOM_RESOURCES_MAX, Capacity, Fraction, FractionError, FreeCapacity,
@@ -147,6 +149,7 @@ pub use serve::{
     BackendStatus, CapacityStatus, DeployOptions, DeployState, Deployed, EndSignals, EndpointStatus,
     Progress, ReplicaStatus, SeenShare, Serve, ServeOptions, ShadowStatus, Status,
 };
+pub use store::{Applied, HISTORY_MAX};
 pub use tensor::{Datatype, TENSOR_ELEMENTS_MAX, TENSOR_RANK_MAX, Tensor, TensorData};
 pub use traffic::{Affinity, COMPARE_SAMPLE_MAX, Compare, ShadowRule, TrafficPolicy, WEIGHT_SUM_TOLERANCE};
 

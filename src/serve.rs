@@ -3,6 +3,7 @@
 mod deploy;
 mod end;
 mod options;
+mod restore;
 mod signals;
 mod sources;
 mod status;
@@ -74,6 +75,8 @@ pub(crate) struct Inner {
     /// The code that configurations name.
     sources: Sources,
     deploys: Arc<Deploys>,
+    /// Whether what was wanted before was restored.
+    restored: bool,
     /// How the shutdown went.
     ended: OnceCell<Result<(), ServeError>>,
 }
@@ -90,16 +93,17 @@ impl Serve {
     ///
     /// # Errors
     /// [`ServeError::Internal`] when a thread cannot be started, [`ServeError::InvalidConfig`] for a capacity that
-    /// cannot be.
+    /// cannot be, [`ServeError::State`] for a state directory that cannot be used.
     ///
     /// # Panics
     /// With [`ServeOptions::current_thread`], outside of a runtime that runs local tasks.
     pub async fn start(options: ServeOptions) -> Result<Self, ServeError> {
         let capacity = options.all();
         capacity.check()?;
+        let (memory, restored) = restore::remembered(&options)?;
         let office = Arc::new(Office {
             fleet: Mutex::new(Fleet::new(capacity)),
-            history: Mutex::default(),
+            memory: Mutex::new(memory),
             directory: Arc::default(),
             routes: Arc::default(),
             models: Arc::default(),
@@ -111,6 +115,11 @@ impl Serve {
             one_thread: options.seats == Seats::Current,
         });
         office.directory.set_preparing(options.readiness == Readiness::Announced);
+        let sources = Sources::default();
+        if restored {
+            let desired = office.memory().saved().desired.clone();
+            controller::restore(&office, &desired, |source| sources.code(source))?;
+        }
         let ((controller, controller_stop), system) = match options.seats {
             Seats::Current => {
                 office.directory.set_timers(tokio::runtime::Handle::current());
@@ -131,18 +140,20 @@ impl Serve {
             servers: Mutex::default(),
             options,
             ending: watch::Sender::new(false),
-            sources: Sources::default(),
+            sources,
             deploys: Arc::default(),
+            restored,
             ended: OnceCell::new(),
         })))
     }
 
-    /// Makes a backend and waits until all its replicas take calls.
+    /// Makes a backend and waits until all its replicas take calls. For one that was restored from the state directory
+    /// this gives the code; see [`ServeOptions::state`].
     ///
     /// # Errors
     /// A name or option that is not allowed, a name that is taken, [`ServeError::NoResources`] when the replicas
     /// do not all fit, or [`ServeError::StartFailed`] with the factory's reason; then nothing of the backend is
-    /// left.
+    /// left. A restored one is not taken away when its replicas do not start: they are tried again.
     pub async fn create_backend<A>(
         &self,
         name: impl AsRef<str>,
@@ -156,7 +167,7 @@ impl Serve {
         let source = Source::Registered { name: name.clone() };
         let code = Arc::new(backend);
         self.ask(CreateBackend { name: name.clone(), source, code: Arc::clone(&code) as _, config }).await?;
-        self.0.sources.register(name, code);
+        self.0.sources.made(name, code);
         Ok(())
     }
 
@@ -212,7 +223,7 @@ impl Serve {
         let source = Source::Registered { name: name.clone() };
         let code = Arc::new(backend);
         self.ask(DeployBackend { name: name.clone(), source, code: Arc::clone(&code) as _, config }).await?;
-        self.0.sources.register(name, code);
+        self.0.sources.made(name, code);
         Ok(())
     }
 
@@ -243,13 +254,20 @@ impl Serve {
     pub fn get_backend_config(&self, name: impl AsRef<str>) -> Result<BackendConfig, ServeError> {
         let name = BackendName::new(name)?;
         let fleet = self.0.office.fleet();
-        fleet.backends.get(&name).map(|entry| entry.config.clone()).ok_or(ServeError::UnknownBackend(name))
+        let there = fleet.backends.get(&name).map(|entry| &entry.config);
+        let config = there.or_else(|| fleet.awaiting.get(&name).map(|awaiting| &awaiting.decl.config));
+        config.cloned().ok_or(ServeError::UnknownBackend(name))
     }
 
     /// Every backend with its options.
     pub fn list_backends(&self) -> Vec<(BackendName, BackendConfig)> {
         let fleet = self.0.office.fleet();
-        fleet.backends.iter().map(|(name, entry)| (name.clone(), entry.config.clone())).collect()
+        let there = fleet.backends.iter().map(|(name, entry)| (name.clone(), entry.config.clone()));
+        let awaiting =
+            fleet.awaiting.iter().map(|(name, awaiting)| (name.clone(), awaiting.decl.config.clone()));
+        let mut all: Vec<_> = there.chain(awaiting).collect();
+        all.sort_by(|(a, _), (b, _)| a.cmp(b));
+        all
     }
 
     /// Drains a backend and forgets it, and answers when it is gone; `force` does not wait for what still runs,
@@ -258,7 +276,9 @@ impl Serve {
     /// # Errors
     /// [`ServeError::InUse`] while an endpoint names it, or [`ServeError::UnknownBackend`].
     pub async fn delete_backend(&self, name: impl AsRef<str>, force: bool) -> Result<(), ServeError> {
-        self.ask(DeleteBackend { name: BackendName::new(name)?, force }).await
+        self.ask(DeleteBackend { name: BackendName::new(name)?, force }).await?;
+        self.forget_code();
+        Ok(())
     }
 
     /// Makes an endpoint; once this has returned, calls to it are served.

@@ -12,11 +12,12 @@ use actix::{Actor, Handler};
 use crate::{
     actors::{
         batcher::{BatchSettings, Batcher, Bench, CopyBatch},
-        configure::{Change, Configured},
+        configure::Configured,
         context::{Desk, ReplicaContext},
+        control::{Beside, Control},
         execute::Whole,
         identity::Identity,
-        lane::{Command, Lane, Patience, ReplicaControl, Stop},
+        lane::{Lane, Patience, ReplicaControl},
         lane_port::LanePort,
         replica::{Event, Parts, ReplicaTask},
         timer::TimerKind,
@@ -296,65 +297,5 @@ impl<A: Actor<Context = ReplicaContext<A>>> Build<'_, A> {
         self.controls.push(Arc::clone(&lane) as Arc<dyn Beside>);
         self.batchers.insert(TypeId::of::<M>(), Box::new(Arc::clone(&lane)));
         lane
-    }
-}
-
-/// A Batcher, steered by its replica.
-trait Beside: Stop {
-    fn wake(&self);
-    fn close(&self);
-}
-
-impl<A: Actor<Context = ReplicaContext<A>>> Beside for Lane<A> {
-    fn wake(&self) {
-        self.waker().wake();
-    }
-
-    fn close(&self) {
-        self.close();
-    }
-}
-
-/// A replica and the batchers beside it, steered together.
-struct Control<A: Actor<Context = ReplicaContext<A>>> {
-    lane: Arc<Lane<A>>,
-    settings: Arc<BatchSettings>,
-    batchers: Vec<Arc<dyn Beside>>,
-}
-
-impl<A: Actor<Context = ReplicaContext<A>>> ReplicaControl for Control<A> {
-    fn drain(&self) {
-        self.lane.command(Command::Drain);
-    }
-
-    fn stop(&self) {
-        self.lane.command(Command::Stop);
-    }
-
-    fn change(&self, change: Change) {
-        self.lane.change(change);
-    }
-
-    fn withdraw(&self) -> bool {
-        self.lane.withdraw()
-    }
-
-    fn close(&self) {
-        self.lane.close();
-        self.batchers.iter().for_each(|batcher| batcher.close());
-    }
-
-    fn set_limits(&self, config: &BackendConfig, admitted: usize) {
-        let concurrency = config.max_concurrent_queries.get();
-        self.lane.gate.set_limit(admitted);
-        self.lane.set_concurrency(concurrency);
-        let size = config.max_batch_size.map_or(1, std::num::NonZeroUsize::get);
-        self.settings.set(size, config.batch_wait_timeout, concurrency);
-        // What waits is decided on anew.
-        self.batchers.iter().for_each(|batcher| batcher.wake());
-    }
-
-    fn load(&self) -> usize {
-        self.lane.gate.load()
     }
 }

@@ -1,11 +1,15 @@
 //! The Controller: one actor that owns what should exist, and makes it so. Never on a request's path.
 
+mod awaiting;
 mod backends;
 mod changes;
+mod draining;
 mod ending;
 mod endpoints;
 mod events;
 mod holding;
+mod memory;
+mod resolved;
 mod whole;
 
 use std::{
@@ -32,16 +36,19 @@ use crate::{
     guard::drop_guarded,
     ids::{BackendName, ReplicaId},
     metrics::{Metrics, in_flight::InFlight},
-    plan::History,
     routing::{directory::Directory, models::Models, routes::Routes},
     traffic::window::SAMPLE_PERIOD,
 };
 
+pub(crate) use awaiting::{CodeGiven, restore};
 pub(crate) use backends::{CreateBackend, DeleteBackend, DeployBackend, UpdateBackend};
 use changes::ChangeTimedOut;
+use draining::drain;
 pub(crate) use ending::{Crash, DrainAll};
-pub(crate) use endpoints::{CreateEndpoint, DeleteEndpoint, Resolved, SetShadow, SetTraffic};
+pub(crate) use endpoints::{CreateEndpoint, DeleteEndpoint, SetShadow, SetTraffic};
 use events::{DrainTimedOut, Happened, StartTimedOut};
+pub(crate) use memory::Memory;
+pub(crate) use resolved::Resolved;
 pub(crate) use whole::{Quiet, SetEndpoints};
 
 /// First pause before a replica that gave up is replaced; doubled for each further one in a row.
@@ -56,8 +63,8 @@ const STOP_GRACE: Duration = Duration::from_millis(500);
 /// What the Controller works with; outlives its state.
 pub(crate) struct Office {
     pub(crate) fleet: Mutex<Fleet>,
-    /// What was deployed as a whole.
-    pub(crate) history: Mutex<History>,
+    /// What it was told. Whoever holds it does not ask for the fleet.
+    pub(crate) memory: Mutex<Memory>,
     pub(crate) directory: Arc<Directory>,
     pub(crate) routes: Arc<Routes>,
     pub(crate) models: Arc<Models>,
@@ -75,11 +82,6 @@ pub(crate) struct Office {
 impl Office {
     pub(crate) fn fleet(&self) -> MutexGuard<'_, Fleet> {
         self.fleet.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Never asked for while the fleet is held by whoever holds this.
-    pub(crate) fn history(&self) -> MutexGuard<'_, History> {
-        self.history.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -224,7 +226,7 @@ impl Controller {
         entry.last_error = Some(why.clone());
         let now = tokio::time::Instant::now();
         let late = now.duration_since(entry.changed) >= entry.config.startup_timeout;
-        if late && entry.undo(name, ServeError::StartFailed { backend: name.clone(), why }) {
+        if late && self.office.undo(name, entry, ServeError::StartFailed { backend: name.clone(), why }) {
             self.again(name, Duration::ZERO, ctx);
         } else if entry.look_again.is_none_or(|at| at <= now) {
             entry.look_again = Some(now + THREAD_PAUSE);
@@ -250,7 +252,7 @@ impl Controller {
         let failed = ServeError::StartFailed { backend: name.clone(), why };
         if started {
             entry.metrics.replaced(slot);
-        } else if wanted && entry.undo(name, failed.clone()) {
+        } else if wanted && self.office.undo(name, entry, failed.clone()) {
             return self.again(name, Duration::ZERO, ctx);
         } else if wanted {
             // There is nothing to go back to: it is tried again, and nobody waits for that.
@@ -278,44 +280,14 @@ impl Controller {
     }
 }
 
-/// Out of the routing table first; then what runs and waits is finished; then it stops, by force if it must.
-fn drain(
-    name: &BackendName,
-    entry: &mut BackendEntry,
-    generation: u64,
-    ctx: &mut ReplicaContext<Controller>,
-) {
-    let timeout = entry.config.graceful_shutdown_timeout;
-    let (deleting, release) = (entry.deleting(), entry.release);
-    let Some(replica) = entry.replica(generation) else { return };
-    let replaced = !deleting && replica.release != release;
-    // One that is not ready yet has nothing to finish, and may take long to be ready.
-    let timeout = if replica.state == ReplicaState::Starting { Duration::ZERO } else { timeout };
-    replica.state = ReplicaState::Draining;
-    replica.since = Instant::now();
-    replica.reason = Some(match (deleting, replaced) {
-        (true, _) => "its backend is deleted".into(),
-        (_, true) => format!("replaced by release {release}").into(),
-        _ => "fewer replicas are wanted".into(),
-    });
-    if replica.changing.take().is_some() {
-        replica.control.withdraw();
-    }
-    let control = Arc::clone(&replica.control);
-    if replaced && !entry.holding && !entry.hold_is_over() {
-        holding::begin(name, entry, ctx);
-    }
-    entry.publish();
-    control.drain();
-    ctx.notify_later(DrainTimedOut { backend: name.clone(), generation }, timeout);
-}
-
 impl Actor for Controller {
     type Context = ReplicaContext<Self>;
 
     /// Also after a restart: takes up what was under way.
     fn started(&mut self, ctx: &mut Self::Context) {
-        ctx.run_interval(SAMPLE_PERIOD, |controller, _| {
+        self.open_own(ctx);
+        ctx.run_interval(SAMPLE_PERIOD, |controller, ctx| {
+            controller.open_own(ctx);
             let now = tokio::time::Instant::now();
             controller.office.fleet().endpoints.values_mut().for_each(|endpoint| endpoint.sample(now));
         });

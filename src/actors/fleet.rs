@@ -21,7 +21,7 @@ use crate::{
         reconcile::{Aim, Configuration, Observed, Progress, ReplicaState},
         threads::ServingThread,
     },
-    config::{BackendConfig, Source, UserConfig},
+    config::{BackendConfig, BackendDecl, Source, UserConfig},
     endpoint::Checked,
     error::ServeError,
     ids::{BackendName, EndpointName, ReplicaId},
@@ -35,6 +35,8 @@ use crate::{
 pub(crate) struct Fleet {
     pub(crate) backends: BTreeMap<BackendName, BackendEntry>,
     pub(crate) endpoints: BTreeMap<EndpointName, EndpointEntry>,
+    /// Restored backends whose code is not there yet.
+    pub(crate) awaiting: BTreeMap<BackendName, Awaiting>,
     /// Highest generation of backends that are gone; new ones go on from there, so that late news of old replicas
     /// are not taken for news of new ones.
     pub(crate) generation: u64,
@@ -45,13 +47,27 @@ pub(crate) struct Fleet {
 impl Fleet {
     pub(crate) fn new(capacity: Capacity) -> Self {
         let pool = Pool::new(capacity);
-        Self { backends: BTreeMap::new(), endpoints: BTreeMap::new(), generation: 0, pool }
+        let (backends, endpoints, awaiting) = Default::default();
+        Self { backends, endpoints, awaiting, generation: 0, pool }
     }
+}
+
+/// A backend that was restored and whose code is not there yet.
+pub(crate) struct Awaiting {
+    pub(crate) decl: BackendDecl,
+    pub(crate) routes: Arc<BackendRoutes>,
+    pub(crate) since: Instant,
+    /// Code that needs no program to give it; taken when the Controller starts.
+    pub(crate) code: Option<Arc<dyn Code>>,
+    /// Why the code that was given could not be used.
+    pub(crate) reason: Option<Box<str>>,
 }
 
 /// One endpoint as it is.
 pub(crate) struct EndpointEntry {
     pub(crate) declared: Checked,
+    /// Restored, and not yet made again by the program.
+    pub(crate) unclaimed: bool,
     pub(crate) slot: Arc<EndpointSlot>,
     /// Every backend that its requests went to in the last minute, or may go to now.
     pub(crate) seen: Vec<Seen>,
@@ -101,6 +117,8 @@ pub(crate) struct BackendEntry {
     pub(crate) releases: u64,
     /// Code that nobody wants any more; dropped where nothing is locked.
     pub(crate) retired: Vec<Arc<dyn Code>>,
+    /// It was there before this process was: it stays when its replicas do not start.
+    pub(crate) restored: bool,
     pub(crate) state: BackendState,
     pub(crate) since: Instant,
     /// Calls wait while its last replica is replaced.
@@ -209,9 +227,9 @@ impl BackendEntry {
         self.state == BackendState::Deleting
     }
 
-    /// Whether all its replicas have once been ready.
+    /// Whether all its replicas have once been ready, if in another process.
     pub(crate) fn created(&self) -> bool {
-        self.state.made()
+        self.restored || self.state.made()
     }
 
     /// The replicas that take calls, and how far they are with the `user_config`.

@@ -5,6 +5,7 @@ pub(crate) mod batcher;
 pub(crate) mod build;
 pub(crate) mod configure;
 pub(crate) mod context;
+mod control;
 pub(crate) mod controller;
 pub(crate) mod execute;
 pub(crate) mod fit;

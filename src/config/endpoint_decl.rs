@@ -22,7 +22,7 @@ pub struct EndpointDecl {
     pub methods: Vec<String>,
     /// Which share of its requests each backend gets.
     pub traffic: TrafficPolicy,
-    /// Which backends get copies of its requests, and of how many.
+    /// Which backends get copies of its requests, and of how many; read in the order of their names.
     #[serde(serialize_with = "shadow_map")]
     pub shadow: Vec<ShadowRule>,
     /// What stays the same for requests with the same shard key.
@@ -100,7 +100,7 @@ pub(super) fn shadow(item: Item<'_>, known: &Known, traffic: Option<&TrafficPoli
             Err(error) => return item.refuse(error.to_string()),
         };
         known.find(&backend, &item);
-        if traffic.is_some_and(|traffic| traffic.serves_all(&backend)) {
+        if !known.may_rest() && traffic.is_some_and(|traffic| traffic.serves_all(&backend)) {
             item.problem(format!(
                 "backend {backend} serves all of the endpoint; it cannot be its shadow too"
             ));
@@ -126,7 +126,10 @@ pub(super) fn shadow(item: Item<'_>, known: &Known, traffic: Option<&TrafficPoli
             Some(compare) => rule?.compare(compare).ok(),
         }
     });
-    Some(rules.collect())
+    let mut rules: Vec<ShadowRule> = rules.collect();
+    // A map has no order: what is written and read again is the same.
+    rules.sort_by(|a, b| a.backend().cmp(b.backend()));
+    Some(rules)
 }
 
 /// The policy under `traffic`, or all to the one `backend`.

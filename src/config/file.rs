@@ -1,6 +1,6 @@
 //! `ServeConfig`: what a configuration file, or the same as JSON, says.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
@@ -37,6 +37,9 @@ pub struct ServeConfig {
     pub http: HttpConfig,
     /// Where the service itself is administered.
     pub admin: AdminConfig,
+    /// The directory in which it is kept what the service was told, so that a new process goes on with it; none:
+    /// nothing is kept. A relative path was put after the base directory.
+    pub state: Option<PathBuf>,
     /// How much there is of what replicas ask for; what is absent is detected.
     pub capacity: Capacity,
     /// Every backend, in the order of the file.
@@ -56,7 +59,7 @@ impl ServeConfig {
         let (node, found) = yaml::read(text).map_err(|problem| ServeError::InvalidConfig(vec![problem]))?;
         let problems = Problems::default();
         found.into_iter().for_each(|problem| problems.push(problem));
-        let config = Self::read(Item::root(&node, &problems), base_dir);
+        let config = Self::read(Item::root(&node, &problems), base_dir, Known::default());
         problems.unless(config)
     }
 
@@ -67,15 +70,27 @@ impl ServeConfig {
     pub fn from_json(json: serde_json::Value, base_dir: &Path) -> Result<Self, ServeError> {
         let node = Node::from_json(json).map_err(|problem| ServeError::InvalidConfig(vec![problem]))?;
         let problems = Problems::default();
-        let config = Self::read(Item::root(&node, &problems), base_dir);
+        let config = Self::read(Item::root(&node, &problems), base_dir, Known::default());
         problems.unless(config)
     }
 
-    fn read(item: Item<'_>, base_dir: &Path) -> Option<Self> {
+    /// What was written of a configuration that was in force. What no file may say, but a service may have come to
+    /// by changes, is read back too: rules that rest, a `user_config` as deep as one can be.
+    ///
+    /// # Errors
+    /// As [`from_json`](Self::from_json).
+    pub(crate) fn from_kept(json: serde_json::Value) -> Result<Self, ServeError> {
+        let node = Node::from_kept_json(json).map_err(|problem| ServeError::InvalidConfig(vec![problem]))?;
+        let problems = Problems::default();
+        let config = Self::read(Item::root(&node, &problems), Path::new(""), Known::kept());
+        problems.unless(config)
+    }
+
+    fn read(item: Item<'_>, base_dir: &Path, mut known: Known) -> Option<Self> {
         let mut fields = item.fields()?;
-        let mut known = Known::default();
         let http = fields.nullable("http", HttpConfig::read).flatten();
         let admin = fields.nullable("admin", AdminConfig::read).flatten();
+        let state = fields.nullable("state", |item| Some(base_dir.join(item.text()?)));
         let capacity = fields.nullable("capacity", resources::read_capacity).flatten();
         let backends = fields.nullable("backends", |item| {
             let items = item.items().or_else(|| known.incomplete())?;
@@ -88,6 +103,7 @@ impl ServeConfig {
         Some(Self {
             http: http.unwrap_or_default(),
             admin: admin.unwrap_or_default(),
+            state: state.flatten(),
             capacity: capacity.unwrap_or_default(),
             backends: backends.flatten().unwrap_or_default(),
             endpoints: endpoints.flatten().unwrap_or_default(),

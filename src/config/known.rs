@@ -25,6 +25,8 @@ pub(crate) struct Known {
     incomplete: bool,
     /// The backends are those of a running service, not of the same text.
     running: bool,
+    /// What is read was in force when it was written; a shadow rule may rest.
+    kept: bool,
 }
 
 #[derive(Debug)]
@@ -41,6 +43,17 @@ impl Known {
             (decl.name.clone(), Backend { place: "the service".into(), onnx })
         };
         Self { backends: backends.iter().map(known).collect(), running: true, ..Self::default() }
+    }
+
+    /// For what was in force when it was written.
+    pub(crate) fn kept() -> Self {
+        Self { kept: true, ..Self::default() }
+    }
+
+    /// Whether a rule may be for the backend that serves all of its endpoint: so one rests after a change of the
+    /// traffic. Nobody declares one.
+    pub(crate) fn may_rest(&self) -> bool {
+        self.kept
     }
 
     /// Some backend's name could not be read.

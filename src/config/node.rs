@@ -64,7 +64,12 @@ impl Node {
     /// # Errors
     /// One problem when it is nested too deep or holds too many values.
     pub(crate) fn from_json(json: serde_json::Value) -> Result<Self, Problem> {
-        from_json(json, 0, &mut 0)
+        from_json(json, 0, &mut 0, Limits { depth: DEPTH_MAX, nodes: NODES_MAX })
+    }
+
+    /// The same for what this house wrote itself, whose limits are those of the file that it stands in.
+    pub(crate) fn from_kept_json(json: serde_json::Value) -> Result<Self, Problem> {
+        from_json(json, 0, &mut 0, Limits { depth: usize::MAX, nodes: usize::MAX })
     }
 
     /// What was given, in words: `the number 1.5`, `the text "x"`, `a list`.
@@ -123,10 +128,22 @@ pub(crate) fn too_large(path: &str, mark: Option<Mark>, depth: usize) -> Problem
     Problem { place: place(path, mark), what }
 }
 
-fn from_json(json: serde_json::Value, depth: usize, nodes: &mut usize) -> Result<Node, Problem> {
+/// How deep and how large a tree may be.
+#[derive(Clone, Copy)]
+struct Limits {
+    depth: usize,
+    nodes: usize,
+}
+
+fn from_json(
+    json: serde_json::Value,
+    depth: usize,
+    nodes: &mut usize,
+    limits: Limits,
+) -> Result<Node, Problem> {
     use serde_json::Value as Json;
     *nodes += 1;
-    if depth > DEPTH_MAX || *nodes > NODES_MAX {
+    if depth > limits.depth || *nodes > limits.nodes {
         return Err(too_large("", None, depth));
     }
     let value = match json {
@@ -139,12 +156,13 @@ fn from_json(json: serde_json::Value, depth: usize, nodes: &mut usize) -> Result
         }),
         Json::String(text) => Value::Text(text),
         Json::Array(items) => {
-            let nodes = items.into_iter().map(|item| from_json(item, depth + 1, nodes));
+            let nodes = items.into_iter().map(|item| from_json(item, depth + 1, nodes, limits));
             Value::List(nodes.collect::<Result<_, _>>()?)
         }
         Json::Object(map) => {
-            let entry =
-                |(key, json)| Ok(Entry { key, key_mark: None, node: from_json(json, depth + 1, nodes)? });
+            let entry = |(key, json)| {
+                Ok(Entry { key, key_mark: None, node: from_json(json, depth + 1, nodes, limits)? })
+            };
             Value::Map(map.into_iter().map(entry).collect::<Result<_, _>>()?)
         }
     };

@@ -71,6 +71,7 @@ pub(crate) fn status(error: &ServeError) -> StatusCode {
         ServeError::Overloaded { .. } | ServeError::NoReplica { .. } | ServeError::ShuttingDown => {
             StatusCode::SERVICE_UNAVAILABLE
         }
+        ServeError::StateNotSaved { .. } => StatusCode::INSUFFICIENT_STORAGE,
         ServeError::DeadlineExceeded | ServeError::TimedOut { .. } => StatusCode::GATEWAY_TIMEOUT,
         ServeError::Backend { status, .. } => {
             StatusCode::from_u16(*status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)

@@ -48,7 +48,7 @@ pub(super) async fn reload(serve: &Serve, file: &Path, last: &mut ServeConfig) {
         Ok(config) => config,
         Err(error) => return complain(&error),
     };
-    match deploy(serve, file, config.clone()).await {
+    match deploy(serve, config.clone()).await {
         Ok(deployed) => {
             deployed.plan.to_string().lines().for_each(tell);
             *last = config;

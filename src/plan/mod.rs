@@ -3,7 +3,6 @@
 mod between;
 mod drift;
 mod fields;
-mod history;
 mod show;
 mod step;
 #[cfg(test)]
@@ -12,8 +11,6 @@ mod tests;
 use serde::Serialize;
 
 pub use drift::Drift;
-pub(crate) use history::History;
-pub use history::{Applied, HISTORY_MAX};
 pub(crate) use step::Work;
 pub use step::{PlanAction, PlanReason, PlanStep, Subject};
 

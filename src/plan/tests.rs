@@ -196,23 +196,6 @@ changed by hand since it was declared, and overwritten by this:
     assert_eq!(Plan::default().to_string(), "nothing to change");
 }
 
-#[test]
-fn the_history_keeps_the_last_twenty_and_the_same_again_is_no_new_entry() {
-    let mut history = History::default();
-    let with = |n: u32| changed(|config| config.backends[0].config.num_replicas = n);
-    assert_eq!((history.apply(with(1), "a", 1.0), history.apply(with(1), "b", 2.0)), (1, 1));
-    assert!(history.find(None).is_none());
-    for n in 2..=25 {
-        assert_eq!(history.apply(with(n), "deploy", f64::from(n)), u64::from(n));
-    }
-    let ids: Vec<_> = history.applied.iter().map(|applied| applied.id).collect();
-    assert_eq!(ids, (6..=25).collect::<Vec<_>>());
-    assert_eq!(history.find(None).unwrap().id, 24);
-    assert_eq!(history.find(Some(7)).unwrap().config, with(7));
-    assert!(history.find(Some(5)).is_none());
-    assert_eq!(history.declared, Some(with(25)));
-}
-
 fn options() -> impl Strategy<Value = BackendConfig> {
     let replicas = 0..3_u32;
     let queued = prop_oneof![Just(1000), 0..5_usize];

@@ -138,6 +138,8 @@ impl Resources {
             );
             problems.push(Problem { place: "gpu_memory_bytes".into(), what });
         }
+        problems.extend(too_many_bytes("gpu_memory_bytes", self.gpu_memory_bytes));
+        problems.extend(too_many_bytes("memory_bytes", self.memory_bytes));
         problems.extend(too_many(self.custom.len()));
         problems
     }
@@ -157,6 +159,12 @@ pub(super) fn accept<T, E: ToString>(
             None
         }
     }
+}
+
+/// The problem of more bytes than can be written down as a whole number everywhere; no machine has them.
+pub(super) fn too_many_bytes(key: &str, given: u64) -> Option<Problem> {
+    let what = format!("{given} was given; at most {} is allowed", i64::MAX);
+    (given > i64::MAX as u64).then(|| Problem { place: key.into(), what })
 }
 
 /// The problem of more custom resources than there may be.
@@ -224,6 +232,20 @@ mod tests {
         assert!(told(Resources::default().custom("", 1.0)).contains("1 to 64"));
         let many = (0..40).fold(Resources::default(), |asked, i| asked.custom(format!("r{i}"), 1.0));
         assert_eq!(told(many), "custom: 40 were given; at most 32 are allowed");
+    }
+
+    #[test]
+    fn more_bytes_than_can_be_written_down_are_refused() {
+        let most = i64::MAX as u64;
+        assert_eq!(told(&Resources::default().memory_bytes(most)).len(), 0);
+        let asked = Resources::default().memory_bytes(most + 1).num_gpus(1.0).gpu_memory_bytes(u64::MAX);
+        assert_eq!(
+            told(&asked),
+            [
+                "gpu_memory_bytes: 18446744073709551615 was given; at most 9223372036854775807 is allowed",
+                "memory_bytes: 9223372036854775808 was given; at most 9223372036854775807 is allowed",
+            ]
+        );
     }
 
     #[test]

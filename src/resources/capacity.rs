@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use super::{
     amount::Amount,
-    asked::{accept, custom_name, too_many},
+    asked::{accept, custom_name, too_many, too_many_bytes},
     fraction::WHOLE_DEVICES_MAX,
 };
 use crate::error::{Problem, ServeError};
@@ -121,6 +121,7 @@ impl Capacity {
     /// Every mistake; each place is a key below `capacity`.
     pub(crate) fn problems(&self) -> Vec<Problem> {
         let mut problems = self.refused.clone();
+        problems.extend(self.memory_bytes.and_then(|bytes| too_many_bytes("memory_bytes", bytes)));
         problems.extend(too_many(self.custom.as_ref().map_or(0, BTreeMap::len)));
         let below = |problem: Problem| Problem { place: format!("capacity.{}", problem.place), ..problem };
         problems.into_iter().map(below).collect()

@@ -71,6 +71,8 @@ pub(crate) struct BackendRoutes {
     model: ArcSwapOption<OnceLock<ModelMetadata>>,
     ports: Vec<Box<dyn AnyBackendPort>>,
     copiers: ArcSwap<Copiers>,
+    /// Its code is not there yet, and so it is not known what it takes.
+    awaited: bool,
 }
 
 impl BackendRoutes {
@@ -82,7 +84,18 @@ impl BackendRoutes {
         copiers: Copiers,
     ) -> Self {
         let (model, copiers) = (ArcSwapOption::from(model), ArcSwap::from_pointee(copiers));
-        Self { name, wanted_headers, model, ports, copiers }
+        Self { name, wanted_headers, model, ports, copiers, awaited: false }
+    }
+
+    /// Those of a backend whose code is not there yet: every call is refused, and may be sent again.
+    pub(crate) fn awaited(name: BackendName) -> Self {
+        let routes = Self::new(name, WantedHeaders::None, None, Vec::new(), Copiers::default());
+        Self { awaited: true, ..routes }
+    }
+
+    /// Whether its code is not there yet.
+    pub(crate) fn is_awaited(&self) -> bool {
+        self.awaited
     }
 
     /// Set for inference models: what is known of the model once it is loaded.
@@ -121,11 +134,17 @@ impl BackendRoutes {
     /// The port over all replicas for messages `M`.
     pub(crate) fn port_of<M: Request>(&self) -> Result<&Arc<dyn Port<M>>, ServeError> {
         let port = self.port(TypeId::of::<M>()).and_then(|port| port.downcast_ref());
-        port.ok_or_else(|| ServeError::NotTaken {
-            backend: self.name.clone(),
-            message: std::any::type_name::<M>().into(),
-            takes: self.takes(),
-        })
+        port.ok_or_else(|| self.refused(std::any::type_name::<M>()))
+    }
+
+    #[cold]
+    fn refused(&self, message: &str) -> ServeError {
+        let backend = self.name.clone();
+        if self.awaited {
+            let why = "it was restored and awaits its code, which the program has not given yet";
+            return ServeError::NoReplica { backend, why: why.into() };
+        }
+        ServeError::NotTaken { backend, message: message.into(), takes: self.takes() }
     }
 
     /// The messages it takes: type and name.

@@ -138,9 +138,11 @@ impl EndpointState {
         routes.map(|routes| routes.wanted_headers).max().unwrap_or_default()
     }
 
-    /// Whether every backend of the policy takes `M`.
+    /// Whether every backend of the policy takes `M`, as far as its code is there.
     pub(crate) fn check<M: Request>(&self) -> Result<(), ServeError> {
-        self.backends.iter().try_for_each(|backend| backend.routes.port_of::<M>().map(drop))
+        let mut known =
+            self.backends.iter().map(|backend| &backend.routes).filter(|routes| !routes.is_awaited());
+        known.try_for_each(|routes| routes.port_of::<M>().map(drop))
     }
 }
 

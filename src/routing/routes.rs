@@ -58,6 +58,20 @@ impl Routes {
         self.table.load()
     }
 
+    /// Whether the route that an endpoint is to have is free, or its own already.
+    ///
+    /// # Errors
+    /// [`ServeError::AlreadyExists`] with the route that matches the same paths.
+    pub(crate) fn check(&self, name: &EndpointName, endpoint: &Checked) -> Result<(), ServeError> {
+        let Some(route) = &endpoint.route else { return Ok(()) };
+        let table = self.table.load();
+        let mut others = table.iter().filter(|(_, entry)| entry.slot.name != *name);
+        match others.find(|(other, _)| other.shape().eq(route.shape())) {
+            Some((other, _)) => Err(ServeError::AlreadyExists { what: "route", name: other.as_str().into() }),
+            None => Ok(()),
+        }
+    }
+
     /// Adds the route of an endpoint, if it has one.
     pub(crate) fn add(&self, slot: &Arc<EndpointSlot>, endpoint: &Checked) -> Result<(), ServeError> {
         let Some((route, entry)) = entry(slot, endpoint) else { return Ok(()) };

@@ -1,29 +1,34 @@
 //! Deploying a configuration as a whole: planned, applied together or taken back, kept in a history.
 
 mod check;
-mod forms;
 mod run;
 mod single;
 mod turn;
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeSet, HashMap},
+    sync::Arc,
+    time::Duration,
+};
 
 use serde::Serialize;
 
 use crate::{
     actors::{
         context::ReplicaContext,
-        fleet::{Fleet, same_code},
+        controller::CodeGiven,
+        fleet::{EndpointEntry, Fleet, same_code},
     },
     backend::Backend,
-    config::{BackendDecl, ServeConfig},
+    config::{BackendDecl, EndpointDecl, ServeConfig, Source},
     error::ServeError,
-    ids::BackendName,
-    plan::{Applied, Plan},
+    ids::{BackendName, EndpointName},
+    plan::Plan,
     serve::{
         Serve,
         deploy::{check::Codes, run::Deploying},
     },
+    store::{Applied, absolute, decl_of, same},
 };
 
 pub(super) use turn::Deploys;
@@ -82,7 +87,8 @@ pub struct Deployed {
 
 impl Serve {
     /// Gives the code for `registered: NAME` in configurations; in the place of what had the name before, from the next
-    /// deploy on. What [`create_backend`](Self::create_backend) makes is registered under the backend's name.
+    /// deploy on. What [`create_backend`](Self::create_backend) makes is registered under the backend's name. Backends
+    /// that were restored from a state directory and await this code are started.
     ///
     /// # Errors
     /// A name that is not allowed.
@@ -90,7 +96,9 @@ impl Serve {
     where
         A: actix::Actor<Context = ReplicaContext<A>>,
     {
-        self.0.sources.register(BackendName::new(name)?, Arc::new(backend));
+        let (name, code) = (BackendName::new(name)?, Arc::new(backend));
+        self.0.sources.register(name.clone(), Arc::clone(&code) as _);
+        self.0.controller.do_send(CodeGiven { name, code });
         Ok(())
     }
 
@@ -103,18 +111,27 @@ impl Serve {
 
     fn config_of(&self, fleet: &Fleet) -> ServeConfig {
         let there = fleet.backends.iter().filter(|(_, entry)| !entry.deleting());
-        let backends = there.map(|(name, entry)| BackendDecl {
+        let there = there.map(|(name, entry)| BackendDecl {
             name: name.clone(),
             source: entry.source.clone(),
             config: entry.config.clone(),
         });
-        let endpoints = fleet.endpoints.iter().map(|(name, entry)| forms::declared(name, &entry.declared));
-        ServeConfig {
-            capacity: fleet.pool.total().clone(),
-            backends: backends.collect(),
-            endpoints: endpoints.collect(),
-            ..self.0.options.sections.clone()
-        }
+        let mut backends: Vec<_> =
+            there.chain(fleet.awaiting.values().map(|awaiting| awaiting.decl.clone())).collect();
+        backends.sort_by(|a, b| a.name.cmp(&b.name));
+        let endpoint = |(name, entry): (&EndpointName, &EndpointEntry)| EndpointDecl {
+            // With the functions that no file holds.
+            shadow: entry.declared.shadows.clone(),
+            ..decl_of(name, &entry.declared)
+        };
+        let endpoints = fleet.endpoints.iter().map(endpoint).collect();
+        ServeConfig { backends, endpoints, ..self.process(fleet) }
+    }
+
+    /// What the process runs with, which no deploy changes.
+    fn process(&self, fleet: &Fleet) -> ServeConfig {
+        let (state, capacity) = (self.0.options.state.clone(), fleet.pool.total().clone());
+        ServeConfig { state, capacity, ..self.0.options.sections.clone() }
     }
 
     /// What [`deploy`](Self::deploy) would do, and why; nothing is changed. Model files are looked at.
@@ -123,12 +140,12 @@ impl Serve {
     /// [`ServeError::InvalidConfig`] with every mistake, as [`deploy`](Self::deploy) would find it.
     pub fn plan(&self, wanted: &ServeConfig) -> Result<Plan, ServeError> {
         let codes = self.check(wanted)?;
-        Ok(self.plan_with(&self.config(), wanted, &codes))
+        Ok(self.plan_with(&self.config(), &self.whole(wanted)?, &codes))
     }
 
     /// Makes all of `wanted` so, and takes away what it does not name: all or nothing. When a step fails, those before
-    /// it are taken back, and what there was serves on. `http`, `admin` and `capacity` belong to the process; where
-    /// they are absent they are not looked at.
+    /// it are taken back, and what there was serves on. `http`, `admin`,
+    /// `state` and `capacity` belong to the process; where they are absent they are not looked at.
     ///
     /// One deploy runs at a time, and changes by hand are refused meanwhile. It goes on when the caller leaves. The
     /// same configuration again changes nothing and is no new entry of the [`history`](Self::history).
@@ -170,7 +187,7 @@ impl Serve {
 
     /// The configurations that were applied as a whole, oldest first; at most [`HISTORY_MAX`](crate::HISTORY_MAX).
     pub fn history(&self) -> Vec<Applied> {
-        self.0.office.history().applied.clone()
+        self.0.office.memory().saved().history.clone()
     }
 
     /// Deploys an earlier configuration again: the one with this id, or the one before the present one. That is a new
@@ -179,9 +196,13 @@ impl Serve {
     /// # Errors
     /// [`ServeError::Invalid`] when the history has no such entry, or those of [`deploy`](Self::deploy).
     pub async fn rollback(&self, to: Option<u64>, how: DeployOptions) -> Result<Deployed, ServeError> {
-        let found = self.0.office.history().find(to).map(|entry| (entry.id, entry.config.clone()));
-        let Some((id, config)) = found else {
-            let ids: Vec<_> = self.history().iter().map(|entry| entry.id.to_string()).collect();
+        let history = self.history();
+        let found = match to {
+            Some(id) => history.iter().find(|entry| entry.id == id),
+            None => history.iter().rev().nth(1),
+        };
+        let Some(Applied { id, config, .. }) = found else {
+            let ids: Vec<_> = history.iter().map(|entry| entry.id.to_string()).collect();
             let why = match to {
                 Some(id) => format!("there is no {id} in the history; it holds: {}", ids.join(", ")),
                 None => "there is none before the present one in the history".into(),
@@ -189,7 +210,7 @@ impl Serve {
             return Err(ServeError::invalid("rollback", why));
         };
         let by = format!("rollback to {id}");
-        self.deploy(config, DeployOptions { by, ..how }).await
+        self.deploy(config.clone(), DeployOptions { by, ..how }).await
     }
 
     /// How far the deploy under way is, if there is one.
@@ -197,15 +218,37 @@ impl Serve {
         self.0.deploys.progress(&self.0.office)
     }
 
-    /// `wanted` with the sections of the process where it says nothing of them.
-    fn whole(&self, wanted: &ServeConfig) -> ServeConfig {
+    /// `wanted` with what the process runs with, and with paths that mean the same from everywhere.
+    fn whole(&self, wanted: &ServeConfig) -> Result<ServeConfig, ServeError> {
         let (backends, endpoints) = (wanted.backends.clone(), wanted.endpoints.clone());
-        let capacity = self.0.office.fleet().pool.total().clone();
-        ServeConfig { capacity, backends, endpoints, ..self.0.options.sections.clone() }
+        let process = self.process(&self.0.office.fleet());
+        let mut whole = ServeConfig { backends, endpoints, ..process };
+        absolute(&mut whole).map_err(|error| ServeError::invalid("onnx", error.to_string()))?;
+        Ok(whole)
+    }
+
+    /// The last entry of the history, if it is of this configuration and is what is declared still.
+    fn applied_last(&self, whole: &ServeConfig) -> Option<u64> {
+        let memory = self.0.office.memory();
+        let saved = memory.saved();
+        let last = saved.history.last().filter(|last| same(&last.config, whole))?;
+        saved.declared.as_ref().is_some_and(|declared| same(declared, whole)).then_some(last.id)
+    }
+
+    /// Lets go of the code of backends that the program made and that neither run nor are in the history.
+    pub(super) fn forget_code(&self) {
+        let history = self.history();
+        let of = |decl: &BackendDecl| match &decl.source {
+            Source::Registered { name } => Some(name.clone()),
+            Source::Onnx { .. } => None,
+        };
+        let past = history.iter().flat_map(|entry| &entry.config.backends);
+        let named: BTreeSet<_> = past.chain(&self.config().backends).filter_map(of).collect();
+        self.0.sources.keep(|name| named.contains(name));
     }
 
     fn plan_with(&self, now: &ServeConfig, wanted: &ServeConfig, codes: &Codes) -> Plan {
-        let declared = self.0.office.history().declared.clone();
+        let declared = self.0.office.memory().saved().declared.clone();
         plan(&self.0.office.fleet(), (now, declared.as_ref()), wanted, codes)
     }
 }
@@ -219,6 +262,9 @@ fn plan(
 ) -> Plan {
     let options: HashMap<_, _> = wanted.backends.iter().map(|decl| (&decl.name, &decl.config)).collect();
     Plan::between(now, declared, wanted, |name| {
+        if fleet.awaiting.contains_key(name) {
+            return true;
+        }
         let (old, new) = (fleet.backends.get(name), codes.get(name).zip(options.get(name)));
         old.zip(new).is_some_and(|(old, (code, config))| same_code((&old.code, &old.config), (code, config)))
     })

@@ -131,6 +131,7 @@ impl Inner {
         self.office.comparer.close();
         self.office.threads.clear();
         self.controller_stop.stop();
+        self.office.memory().close();
     }
 }
 

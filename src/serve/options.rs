@@ -1,6 +1,6 @@
 //! `ServeOptions`: on whose threads a Serve runs, by which clock, and how long its end may take.
 
-use std::{num::NonZeroUsize, time::Duration};
+use std::{num::NonZeroUsize, path::PathBuf, time::Duration};
 
 use crate::{actors::timer::TimerKind, config::ServeConfig, resources::Capacity};
 
@@ -14,6 +14,9 @@ pub struct ServeOptions {
     pub(super) readiness: Readiness,
     /// None: as the seats are.
     pub(super) capacity: Option<Capacity>,
+    pub(super) state: Option<PathBuf>,
+    /// What is declared as a whole.
+    pub(super) declared: Option<ServeConfig>,
     /// What a configuration says of the process itself; it has no backends and endpoints.
     pub(super) sections: ServeConfig,
 }
@@ -47,6 +50,8 @@ impl Default for ServeOptions {
             shutdown_timeout: Duration::from_secs(30),
             readiness: Readiness::Observed,
             capacity: None,
+            state: None,
+            declared: None,
             sections: ServeConfig::default(),
         }
     }
@@ -89,6 +94,53 @@ impl ServeOptions {
     /// [`current_thread`](Self::current_thread), which has no cores to give, nothing is counted unless this says so.
     pub fn capacity(mut self, capacity: Capacity) -> Self {
         self.capacity = Some(capacity);
+        self
+    }
+
+    /// Keeps what the Serve is told in this directory, which is made if its parent is there: every change is on the
+    /// disk before it is made, and the next Serve with the same directory goes on with what was wanted last. One
+    /// process at a time works with it. See `docs/state.md`.
+    ///
+    /// A backend of the program's is restored without its code: calls to it are refused with `no_replica`, until the
+    /// program makes it again by [`Serve::create_backend`](crate::Serve::create_backend). What was changed by hand
+    /// since then holds as long as the program gives the same options as before.
+    ///
+    /// ```
+    /// # use greenroom::{Backend, BackendConfig, BackendUpdate, Endpoint, Serve, ServeError, ServeOptions};
+    /// # #[derive(actix::Message)]
+    /// # #[rtype(result = "Result<u64, ServeError>")]
+    /// # struct Ask;
+    /// # #[actix_web::main]
+    /// # async fn main() -> Result<(), ServeError> {
+    /// # let folder = std::env::temp_dir().join(format!("greenroom-doc-{}", std::process::id()));
+    /// async fn start(state: &std::path::Path) -> Result<Serve, ServeError> {
+    ///     let serve = Serve::start(ServeOptions::default().current_thread().state(state)).await?;
+    ///     let one = Backend::from_fn(|_: Ask| async { Ok(1) });
+    ///     serve.create_backend("one", one, BackendConfig::default()).await?;
+    ///     serve.create_endpoint("one", Endpoint::new("one")).await?;
+    ///     Ok(serve)
+    /// }
+    /// let serve = start(&folder).await?;
+    /// serve.update_backend_config("one", BackendUpdate::default().num_replicas(3)).await?;
+    /// serve.shutdown().await?;
+    ///
+    /// let serve = start(&folder).await?;
+    /// assert_eq!(serve.get_backend_config("one")?.num_replicas, 3);
+    /// # serve.shutdown().await?;
+    /// # std::fs::remove_dir_all(folder).map_err(ServeError::from_user)
+    /// # }
+    /// ```
+    pub fn state(mut self, directory: impl Into<PathBuf>) -> Self {
+        let directory = directory.into();
+        self.state = Some(std::path::absolute(&directory).unwrap_or(directory));
+        self
+    }
+
+    /// What is declared as a whole, as a file is. When the state directory was declared the same, what was wanted last
+    /// is restored, with the changes made by hand ([`Serve::restored`](crate::Serve::restored)); otherwise nothing
+    /// is, and the program is to deploy this.
+    pub fn declared(mut self, config: ServeConfig) -> Self {
+        self.declared = Some(config);
         self
     }
 

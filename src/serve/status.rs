@@ -19,9 +19,13 @@ use crate::{
     traffic::{Affinity, TrafficPolicy},
 };
 
+/// What is said of a restored backend unless there is more to say.
+const AWAITS_CODE: &str = "it was restored and awaits its code: the program makes it again under its name";
+
 impl Serve {
     /// What there is and how it is.
     pub fn status(&self) -> Status {
+        let unsaved = self.0.office.memory().unsaved().map(str::to_owned);
         let fleet = self.0.office.fleet();
         let replica = |r: &ReplicaEntry| ReplicaStatus {
             id: r.id.clone(),
@@ -41,6 +45,19 @@ impl Serve {
             config: entry.config.clone(),
             replicas: entry.replicas.iter().map(replica).collect(),
             last_error: entry.last_error.as_deref().map(str::to_owned),
+        });
+        let awaiting = fleet.awaiting.iter().map(|(name, awaiting)| BackendStatus {
+            name: name.clone(),
+            state: match awaiting.code {
+                Some(_) => BackendState::Pending,
+                None => BackendState::AwaitingCode,
+            },
+            reason: Some(awaiting.reason.as_deref().unwrap_or(AWAITS_CODE).to_owned()),
+            for_s: awaiting.since.elapsed().as_secs_f64(),
+            release: 0,
+            config: awaiting.decl.config.clone(),
+            replicas: Vec::new(),
+            last_error: awaiting.reason.as_deref().map(str::to_owned),
         });
         let shadow = |shadow: &Shadow| ShadowStatus {
             backend: shadow.rule.backend().clone(),
@@ -62,7 +79,9 @@ impl Serve {
             last_minute: seen(&entry.seen),
         });
         let capacity = CapacityStatus { total: fleet.pool.total().clone(), free: fleet.pool.free() };
-        Status { capacity, backends: backends.collect(), endpoints: endpoints.collect() }
+        let mut backends: Vec<_> = backends.chain(awaiting).collect();
+        backends.sort_by(|a, b| a.name.cmp(&b.name));
+        Status { capacity, backends, endpoints: endpoints.collect(), unsaved }
     }
 
     /// Whether every endpoint can be served now; otherwise those that cannot.
@@ -114,6 +133,9 @@ pub struct Status {
     pub backends: Vec<BackendStatus>,
     /// Every endpoint.
     pub endpoints: Vec<EndpointStatus>,
+    /// Why the state directory does not hold what is wanted now: a change failed, and could not be written down as
+    /// undone. The next change writes all of it. None, as it should be: it holds all, or there is no such directory.
+    pub unsaved: Option<String>,
 }
 
 /// What there is of what replicas ask for, and what of it nobody has. What a replica has is in
@@ -138,7 +160,7 @@ pub struct BackendStatus {
     /// Since how many seconds.
     pub for_s: f64,
     /// The number of what its replicas are to be made from: its code and the options that only a new replica can
-    /// follow. It goes up with each change of these.
+    /// follow. It goes up with each change of these; 0 while its code is not there.
     pub release: u64,
     /// Its options.
     pub config: BackendConfig,

@@ -5,7 +5,7 @@ mod load;
 mod refusals;
 mod turns;
 
-use std::path::Path;
+use std::{path::Path, sync::Arc};
 
 use actix::{Actor, Handler, Message, ResponseFuture};
 use greenroom::{
@@ -157,6 +157,10 @@ async fn all_that_is_declared_is_made_and_the_same_again_changes_nothing() -> Re
     assert_eq!((serve.config().backends, serve.config().endpoints), (first().backends, first().endpoints));
     assert_eq!(serve.plan(&serve.config())?, Plan::default());
     assert_eq!(serve.progress(), None);
+    // Also where changes by hand led to what nobody can declare: a rule for the backend that serves all.
+    serve.shadow_traffic("e", "b", 0.5).await?;
+    serve.set_traffic("e", [("b", 1.0)]).await?;
+    assert_eq!(serve.plan(&serve.config())?, Plan::default());
     stage.end().await
 }
 
@@ -173,6 +177,34 @@ async fn what_the_program_made_by_itself_is_a_registered_backend() -> Result<(),
     assert!(serve.list_backends().is_empty());
     serve.rollback(None, DeployOptions::default()).await?;
     assert_eq!(serve.config(), config);
+    stage.end().await
+}
+
+#[actix_web::test]
+async fn the_code_of_a_backend_that_nobody_can_come_back_to_is_let_go() -> Result<(), ServeError> {
+    let stage = Stage::new().await?;
+    let serve = stage.serve();
+    let heavy = Arc::new(());
+    let made = |heavy: Arc<()>| {
+        Backend::new(move |_| {
+            let _held = &heavy;
+            Ok(Model { number: 1, more: 0 })
+        })
+        .handles::<Which>()
+    };
+    serve.create_backend("mine", made(heavy.clone()), BackendConfig::default()).await?;
+    serve.delete_backend("mine", false).await?;
+    assert_eq!(Arc::strong_count(&heavy), 1);
+    serve.create_backend("mine", made(heavy.clone()), BackendConfig::default()).await?;
+    deploy(serve, serve.config()).await?;
+    serve.delete_backend("mine", false).await?;
+    assert!(Arc::strong_count(&heavy) > 1, "the history has it");
+    serve.rollback(Some(1), DeployOptions::default()).await?;
+    for n in 0..u32::try_from(greenroom::HISTORY_MAX).unwrap() {
+        register(serve);
+        deploy(serve, scaled(n % 2 + 1)).await?;
+    }
+    assert_eq!(Arc::strong_count(&heavy), 1);
     stage.end().await
 }
 

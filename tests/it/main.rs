@@ -26,9 +26,11 @@ mod documents;
 mod embedding;
 mod endings;
 mod endings_at_once;
+mod example_deploy;
 mod example_reconfigure;
 mod examples;
 mod examples_http;
+mod examples_rolling;
 mod examples_traffic;
 mod frail;
 #[cfg(feature = "gpu")]
@@ -50,9 +52,11 @@ mod reconfigure;
 #[cfg(feature = "onnx")]
 mod reload;
 mod resources;
+mod rolling;
 mod shutdown;
 #[cfg(feature = "onnx")]
 mod socket;
+mod state;
 mod support;
 mod tidy;
 mod timeouts;

@@ -13,7 +13,7 @@ const FLOORS: [(&[&str], Siblings); 13] = [
     (&["resources"], Siblings::Apart),
     (&["batching", "gpu", "guard", "http_call", "meta", "route", "tensor", "traffic"], Siblings::Apart),
     (&["call", "config", "endpoint", "oip"], Siblings::Apart),
-    (&["metrics", "plan", "port"], Siblings::Apart),
+    (&["metrics", "plan", "port", "store"], Siblings::Apart),
     (&["comparison"], Siblings::Apart),
     (&["routing"], Siblings::Apart),
     (&["handle"], Siblings::Apart),

@@ -1,7 +1,6 @@
 //! Backends are made, changed and deleted.
 
 use std::{
-    collections::btree_map::Entry,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -15,13 +14,15 @@ use crate::{
         build::Code,
         context::ReplicaContext,
         controller::{Controller, Outcome, events::DrainTimedOut, refuse, wait},
-        fleet::{BackendEntry, Fleet, Wish},
+        fleet::{BackendEntry, Fleet, Waiter, Wish},
         reconcile::ReplicaState,
     },
-    config::{BackendConfig, BackendUpdate, Source},
+    config::{BackendConfig, BackendDecl, BackendUpdate, Source},
     error::ServeError,
+    guard::drop_guarded,
     ids::BackendName,
     metrics::registry::Outside,
+    routing::backend_routes::BackendRoutes,
 };
 
 /// What a replica is given to finish when it is deleted by force.
@@ -44,10 +45,12 @@ impl Handler<CreateBackend> for Controller {
         CreateBackend { name, source, code, config }: CreateBackend,
         ctx: &mut Self::Context,
     ) -> Self::Result {
-        if let Err(why) = code.check(&config) {
-            return refuse(why);
+        let (tx, rx) = oneshot::channel();
+        let opened = self.opening(BackendDecl { name, source, config }, code);
+        match opened.and_then(|opening| self.open(opening, tx, ctx)) {
+            Ok(()) => wait(rx),
+            Err(why) => refuse(why),
         }
-        self.create(name, Wish { code, source, config }, ctx)
     }
 }
 
@@ -68,12 +71,14 @@ impl Handler<DeployBackend> for Controller {
         DeployBackend { name, source, code, config }: DeployBackend,
         ctx: &mut Self::Context,
     ) -> Self::Result {
+        if !self.office.fleet().backends.contains_key(&name) {
+            return self.handle(CreateBackend { name, source, code, config }, ctx);
+        }
         if let Err(why) = code.check(&config) {
             return refuse(why);
         }
-        let wish = Wish { code, source, config };
-        let exists = self.office.fleet().backends.contains_key(&name);
-        if exists { self.lead_to(name, wish, ctx) } else { self.create(name, wish, ctx) }
+        let given = BackendDecl { name: name.clone(), source: source.clone(), config: config.clone() };
+        self.lead_to(name, Wish { code, source, config }, Some(given), ctx)
     }
 }
 
@@ -92,6 +97,9 @@ impl Handler<UpdateBackend> for Controller {
         UpdateBackend { name, update }: UpdateBackend,
         ctx: &mut Self::Context,
     ) -> Self::Result {
+        if let Some(updated) = self.update_awaiting(&name, &update) {
+            return Box::pin(std::future::ready(updated));
+        }
         let (code, source, old) = {
             let fleet = self.office.fleet();
             match changeable(&fleet, &name) {
@@ -101,7 +109,7 @@ impl Handler<UpdateBackend> for Controller {
         };
         // With the fleet at rest: a `user_config` is read by the user's code, which may ask for the status.
         match old.updated(&update).and_then(|config| code.check(&config).map(|()| config)) {
-            Ok(config) => self.lead_to(name, Wish { code, source, config }, ctx),
+            Ok(config) => self.lead_to(name, Wish { code, source, config }, None, ctx),
             Err(why) => refuse(why),
         }
     }
@@ -111,67 +119,87 @@ impl Handler<UpdateBackend> for Controller {
 fn changeable<'a>(fleet: &'a Fleet, name: &BackendName) -> Result<&'a BackendEntry, ServeError> {
     let entry = fleet.backends.get(name).filter(|entry| !entry.deleting());
     let entry = entry.ok_or_else(|| ServeError::UnknownBackend(name.clone()))?;
-    if entry.created() {
+    // One that was restored, too, has to be whole first.
+    if entry.state.made() {
         Ok(entry)
     } else {
         Err(ServeError::invalid(name.as_str(), "it is still being created; change it afterwards"))
     }
 }
 
+/// A backend that is made, or that was restored and has its code now.
+pub(super) struct Opening {
+    pub(super) decl: BackendDecl,
+    /// What the program gave, if it did.
+    pub(super) given: Option<BackendDecl>,
+    pub(super) code: Arc<dyn Code>,
+    /// It exists already: when its replicas do not start, they are tried again.
+    pub(super) restored: bool,
+}
+
 impl Controller {
-    fn create(
-        &self,
-        name: BackendName,
-        Wish { code, source, config }: Wish,
-        ctx: &mut ReplicaContext<Self>,
-    ) -> ResponseFuture<Outcome> {
-        let (tx, rx) = oneshot::channel();
+    /// Makes a backend; `waiter` is told when its replicas run, or why they do not.
+    pub(super) fn open(&self, opening: Opening, waiter: Waiter, ctx: &mut ReplicaContext<Self>) -> Outcome {
+        let Opening { decl, given, code, restored } = opening;
+        let name = decl.name.clone();
+        code.check(&decl.config)?;
         let metrics = self.office.metrics.registry.backend(&name);
         let mut fleet = self.office.fleet();
-        let Fleet { backends, pool, generation, .. } = &mut *fleet;
-        match backends.entry(name.clone()) {
-            Entry::Occupied(_) => {
-                return refuse(ServeError::AlreadyExists { what: "backend", name: name.as_str().into() });
-            }
-            Entry::Vacant(place) => {
-                let mut entry = BackendEntry {
-                    routes: Arc::new(code.routes(name.clone(), &metrics.outside)),
-                    code,
-                    source,
-                    release: 1,
-                    releases: 1,
-                    claimed: Arc::new(config.resources.clone()),
-                    config,
-                    before: None,
-                    retired: Vec::new(),
-                    state: BackendState::Creating,
-                    since: Instant::now(),
-                    holding: false,
-                    changed: tokio::time::Instant::now(),
-                    look_again: None,
-                    replicas: Vec::new(),
-                    claims: Vec::new(),
-                    metrics,
-                    generation: *generation,
-                    changes: 0,
-                    failure: None,
-                    last_error: None,
-                    failed_replacements: 0,
-                    waiters: vec![tx],
-                    deleters: Vec::new(),
-                };
-                let config = entry.config.clone();
-                if let Err(why) = entry.claim(&name, &config, pool) {
-                    self.office.metrics.registry.forget_backend(&name);
-                    return refuse(why);
-                }
-                self.office.models.update(&entry.routes);
-                place.insert(entry);
-            }
-        }
+        let mut entry = BackendEntry {
+            routes: Arc::new(code.routes(name.clone(), &metrics.outside)),
+            code,
+            source: decl.source.clone(),
+            release: 1,
+            releases: 1,
+            claimed: Arc::new(decl.config.resources.clone()),
+            config: decl.config.clone(),
+            before: None,
+            retired: Vec::new(),
+            restored,
+            state: BackendState::Creating,
+            since: Instant::now(),
+            holding: false,
+            changed: tokio::time::Instant::now(),
+            look_again: None,
+            replicas: Vec::new(),
+            claims: Vec::new(),
+            metrics,
+            generation: fleet.generation,
+            changes: 0,
+            failure: None,
+            last_error: None,
+            failed_replacements: 0,
+            waiters: vec![waiter],
+            deleters: Vec::new(),
+        };
+        let mut admitted = entry.claim(&name, &decl.config, &mut fleet.pool);
+        // The Controller alone changes the fleet: what was found stays so while this is written down.
         drop(fleet);
+        if admitted.is_ok() {
+            admitted = self.office.remember(|saved| {
+                saved.put_backend(decl);
+                saved.given.backends.extend(given.map(|given| (given.name.clone(), given)));
+            });
+        }
+        let mut fleet = self.office.fleet();
+        if let Err(why) = admitted {
+            entry.claims.drain(..).for_each(|claim| fleet.pool.release(claim));
+            self.office.metrics.registry.forget_backend(&name);
+            drop(fleet);
+            // The user's code goes with it.
+            drop_guarded(entry);
+            return Err(why);
+        }
+        self.office.models.update(&entry.routes);
+        let awaited = fleet.awaiting.remove(&name);
+        fleet.backends.insert(name.clone(), entry);
+        drop(fleet);
+        drop_guarded(awaited);
+        if restored {
+            self.rewire(&name);
+        }
         self.reconcile(&name, ctx);
-        wait(rx)
+        Ok(())
     }
 
     /// Leads a backend that there is to `wish`, and answers when it is there.
@@ -179,17 +207,17 @@ impl Controller {
         &self,
         name: BackendName,
         wish: Wish,
+        given: Option<BackendDecl>,
         ctx: &mut ReplicaContext<Self>,
     ) -> ResponseFuture<Outcome> {
         let (tx, rx) = oneshot::channel();
         // Refused code is dropped with the fleet at rest.
         let code = Arc::clone(&wish.code);
         let fresh = code.routes(name.clone(), &Outside::default());
-        let mut fleet = self.office.fleet();
-        if let Err(why) = changeable(&fleet, &name).and_then(|entry| entry.routes.suits(&fresh)) {
-            drop(fleet);
+        if let Err(why) = self.admit(&name, &wish, &fresh, given) {
             return refuse(why);
         }
+        let mut fleet = self.office.fleet();
         let Fleet { backends, pool, .. } = &mut *fleet;
         if let Some(entry) = backends.get_mut(&name) {
             if let Err(why) = entry.want(&name, wish, pool) {
@@ -202,6 +230,36 @@ impl Controller {
         drop(fleet);
         self.reconcile(&name, ctx);
         wait(rx)
+    }
+
+    /// Whether a change can be made: it has what it asks for, and is written down.
+    fn admit(
+        &self,
+        name: &BackendName,
+        wish: &Wish,
+        fresh: &BackendRoutes,
+        given: Option<BackendDecl>,
+    ) -> Outcome {
+        {
+            let mut fleet = self.office.fleet();
+            changeable(&fleet, name)?.routes.suits(fresh)?;
+            let Fleet { backends, pool, .. } = &mut *fleet;
+            if let Some(entry) = backends.get_mut(name) {
+                entry.claim(name, &wish.config, pool)?;
+            }
+        }
+        let decl =
+            BackendDecl { name: name.clone(), source: wish.source.clone(), config: wish.config.clone() };
+        let kept = self.office.remember(|saved| {
+            saved.put_backend(decl);
+            saved.given.backends.extend(given.map(|given| (given.name.clone(), given)));
+        });
+        if kept.is_err() {
+            let mut fleet = self.office.fleet();
+            let Fleet { backends, pool, .. } = &mut *fleet;
+            backends.get_mut(name).into_iter().for_each(|entry| entry.give_back(pool));
+        }
+        kept
     }
 }
 
@@ -222,11 +280,23 @@ impl Handler<DeleteBackend> for Controller {
     ) -> Self::Result {
         let (tx, rx) = oneshot::channel();
         {
-            let mut fleet = self.office.fleet();
+            let fleet = self.office.fleet();
             let user = fleet.endpoints.iter().find(|(_, e)| e.names(&name));
             if let Some((endpoint, _)) = user {
                 return refuse(ServeError::InUse { backend: name, endpoint: endpoint.clone() });
             }
+        }
+        if let Some(deleted) = self.delete_awaiting(&name) {
+            return Box::pin(std::future::ready(deleted));
+        }
+        if !self.office.fleet().backends.contains_key(&name) {
+            return refuse(ServeError::UnknownBackend(name));
+        }
+        if let Err(why) = self.office.remember(|saved| saved.remove_backend(&name)) {
+            return refuse(why);
+        }
+        {
+            let mut fleet = self.office.fleet();
             let Some(entry) = fleet.backends.get_mut(&name) else {
                 return refuse(ServeError::UnknownBackend(name));
             };

@@ -8,7 +8,7 @@ use crate::{
     actors::{
         configure::{Change, Manner},
         context::ReplicaContext,
-        controller::{Controller, STOP_GRACE},
+        controller::{Controller, Office, STOP_GRACE},
         fleet::{BackendEntry, Changing},
         reconcile::next_changes,
     },
@@ -51,7 +51,7 @@ impl Controller {
                 let (slot, release) = (replica.id.slot, replica.release);
                 // A newer change is not to blame.
                 if to == entry.config.user_config && release == entry.release {
-                    refused(name, entry, slot, why);
+                    refused(&self.office, name, entry, slot, why);
                 }
             }
         }
@@ -61,10 +61,10 @@ impl Controller {
 }
 
 /// The change is given up: what has changed already goes back.
-fn refused(name: &BackendName, entry: &mut BackendEntry, slot: u32, why: Box<str>) {
+fn refused(office: &Office, name: &BackendName, entry: &mut BackendEntry, slot: u32, why: Box<str>) {
     let why: Box<str> = format!("replica {slot}: {why}").into();
     entry.last_error = Some(why.clone());
-    entry.undo(name, ServeError::ReconfigureFailed { backend: name.clone(), why });
+    office.undo(name, entry, ServeError::ReconfigureFailed { backend: name.clone(), why });
 }
 
 /// A replica should have made its change by now.
@@ -99,7 +99,7 @@ impl Handler<ChangeTimedOut> for Controller {
             if trying {
                 let after = graceful.as_secs_f64();
                 let why = format!("the calls that it ran did not end within {after} s");
-                refused(backend, entry, slot, why.into());
+                refused(&self.office, backend, entry, slot, why.into());
                 drop(fleet);
                 return self.reconcile(backend, ctx);
             }
@@ -109,7 +109,7 @@ impl Handler<ChangeTimedOut> for Controller {
             control.stop();
             let why: Box<str> = "it did not take its user_config in time".into();
             if trying {
-                refused(backend, entry, slot, why.clone());
+                refused(&self.office, backend, entry, slot, why.clone());
             }
             drop(fleet);
             return self.lost(backend, generation, why, ctx);

@@ -7,102 +7,21 @@ use tokio::time::Instant;
 
 use crate::{
     actors::{
-        controller::{Controller, Office, Outcome},
+        controller::{
+            Controller, Office, Outcome,
+            resolved::{Resolved, start_comparing},
+        },
         fleet::{EndpointEntry, Fleet, Seen},
     },
-    comparison::Comparison,
+    config::EndpointDecl,
     endpoint::Checked,
     error::ServeError,
     guard::drop_guarded,
-    http_call::HttpCall,
     ids::{BackendName, EndpointName},
-    routing::{
-        backend_routes::BackendRoutes,
-        endpoint::{EndpointState, Routed},
-        shadows::{self, Shadow},
-    },
+    routing::endpoint::{EndpointState, Routed},
+    store::{checked, decl_of, with_functions},
     traffic::{ShadowRule, TrafficPolicy, window::Window},
 };
-
-/// The backends that a declared endpoint names, in its order, once all of it is found to be possible.
-pub(crate) struct Resolved {
-    served: Vec<Arc<BackendRoutes>>,
-    shadows: Vec<Arc<BackendRoutes>>,
-}
-
-impl Resolved {
-    pub(super) fn new(office: &Office, fleet: &Fleet, declared: &Checked) -> Result<Self, ServeError> {
-        let resolved =
-            Self::among(declared, |backend: &BackendName| -> Result<Arc<BackendRoutes>, ServeError> {
-                let entry = fleet.backends.get(backend).filter(|entry| !entry.deleting());
-                let entry = entry.ok_or_else(|| ServeError::UnknownBackend(backend.clone()))?;
-                if !entry.created() {
-                    return Err(ServeError::invalid(
-                        backend.as_str(),
-                        "it is still being created; use it afterwards",
-                    ));
-                }
-                Ok(Arc::clone(&entry.routes))
-            })?;
-        if declared.shadows.iter().any(|rule| rule.compared().is_some()) {
-            office.comparer.start()?;
-        }
-        Ok(resolved)
-    }
-
-    /// The same among backends that `routes` knows.
-    pub(crate) fn among(
-        declared: &Checked,
-        routes: impl Fn(&BackendName) -> Result<Arc<BackendRoutes>, ServeError>,
-    ) -> Result<Self, ServeError> {
-        let served =
-            declared.traffic.iter().map(|(backend, _)| routes(backend)).collect::<Result<Vec<_>, _>>()?;
-        let shadows: Vec<_> =
-            declared.shadows.iter().map(|rule| routes(rule.backend())).collect::<Result<_, _>>()?;
-        let has_route = declared.route.is_some();
-        if has_route {
-            served.iter().try_for_each(|routes| routes.port_of::<HttpCall>().map(drop))?;
-        }
-        for (rule, shadow) in declared.shadows.iter().zip(&shadows) {
-            shadows::check(shadow, rule.compared().is_some(), &served, has_route)?;
-        }
-        Ok(Self { served, shadows })
-    }
-
-    /// What the endpoint means now. Its counters are made here, when nothing can be refused any more.
-    pub(super) fn state(
-        self,
-        office: &Office,
-        fleet: &Fleet,
-        name: &EndpointName,
-        declared: &Checked,
-    ) -> EndpointState {
-        let registry = &office.metrics.registry;
-        let routed =
-            |routes: Arc<BackendRoutes>| Routed { requests: registry.routed(name, &routes.name), routes };
-        let before = fleet.endpoints.get(name).map(|entry| entry.slot.meaning());
-        let before = before.as_deref().and_then(|state| state.as_deref());
-        let shadow = |(rule, routes): (&ShadowRule, Arc<BackendRoutes>)| {
-            let counts = registry.shadow(name, rule.backend());
-            // A rule that stays as it is goes on comparing where it was.
-            let known = before.and_then(|state| state.shadows.iter().find(|shadow| shadow.rule == *rule));
-            let comparison = rule.compared().map(|compare| {
-                let known = known.and_then(|shadow| shadow.comparison.clone());
-                known.unwrap_or_else(|| {
-                    let total = registry.comparison(name, rule.backend());
-                    Arc::new(Comparison::new(compare.clone(), &office.comparer, total))
-                })
-            });
-            Shadow { rule: rule.clone(), routes, counts, comparison }
-        };
-        EndpointState {
-            policy: declared.traffic.clone(),
-            affinity: declared.affinity,
-            backends: self.served.into_iter().map(routed).collect(),
-            shadows: declared.shadows.iter().zip(self.shadows).map(shadow).collect(),
-        }
-    }
-}
 
 /// Refuses a rule whose copies would all go to where the requests themselves go.
 fn not_itself(name: &EndpointName, declared: &Checked, rule: &ShadowRule) -> Outcome {
@@ -115,11 +34,16 @@ fn not_itself(name: &EndpointName, declared: &Checked, rule: &ShadowRule) -> Out
 impl Controller {
     /// Changes an endpoint as a whole, or not at all.
     fn change(&self, name: EndpointName, change: impl FnOnce(&mut Checked) -> Outcome) -> Outcome {
-        let mut fleet = self.office.fleet();
+        let fleet = self.office.fleet();
         let entry = fleet.endpoints.get(&name).ok_or_else(|| ServeError::UnknownEndpoint(name.clone()))?;
         let mut declared = entry.declared.clone();
         change(&mut declared)?;
-        let resolved = Resolved::new(&self.office, &fleet, &declared)?;
+        let resolved = Resolved::find(&fleet, &declared)?.check(&declared)?;
+        start_comparing(&self.office, &declared)?;
+        // The Controller alone changes the fleet: what was found stays so while this is written down.
+        drop(fleet);
+        self.office.remember(|saved| saved.put_endpoint(decl_of(&name, &declared)))?;
+        let mut fleet = self.office.fleet();
         let state = resolved.state(&self.office, &fleet, &name, &declared);
         let replaced = fleet.endpoints.get_mut(&name).map(|entry| {
             watch(&mut entry.seen, &state);
@@ -160,21 +84,113 @@ impl Handler<CreateEndpoint> for Controller {
         CreateEndpoint { name, endpoint }: CreateEndpoint,
         _: &mut Self::Context,
     ) -> Outcome {
-        let mut fleet = self.office.fleet();
-        if fleet.endpoints.contains_key(&name) {
-            return Err(ServeError::AlreadyExists { what: "endpoint", name: name.as_str().into() });
+        let given = decl_of(&name, &endpoint);
+        let restored = match self.office.fleet().endpoints.get(&name) {
+            Some(entry) if entry.unclaimed => Some(entry.declared.clone()),
+            Some(_) => {
+                return Err(ServeError::AlreadyExists { what: "endpoint", name: name.as_str().into() });
+            }
+            None => None,
+        };
+        if let Some(kept) = &restored
+            && self.office.memory().saved().given.endpoints.get(&name) == Some(&given)
+        {
+            // The program says what it said before: what was changed by hand since holds.
+            let kept = with_functions(kept.clone(), &endpoint);
+            return self.claim_endpoint(&name, kept);
         }
         endpoint.shadows.iter().try_for_each(|rule| not_itself(&name, &endpoint, rule))?;
-        let resolved = Resolved::new(&self.office, &fleet, &endpoint)?;
-        let slot = self.office.directory.slot(&name);
-        self.office.routes.add(&slot, &endpoint)?;
-        let state = resolved.state(&self.office, &fleet, &name, &endpoint);
-        let mut seen = Vec::new();
-        watch(&mut seen, &state);
-        slot.publish(Some(state));
-        fleet.endpoints.insert(name, EndpointEntry { declared: endpoint, slot, seen });
+        let fleet = self.office.fleet();
+        let resolved = Resolved::find(&fleet, &endpoint)?.check(&endpoint)?;
+        self.office.routes.check(&name, &endpoint)?;
+        drop(fleet);
+        start_comparing(&self.office, &endpoint)?;
+        self.office.remember(|saved| {
+            saved.put_endpoint(given.clone());
+            saved.given.endpoints.insert(name.clone(), given);
+        })?;
+        let mut fleet = self.office.fleet();
+        let replaced = place(&self.office, &mut fleet, name, endpoint, resolved)?;
+        drop(fleet);
+        drop_guarded(replaced);
         Ok(())
     }
+}
+
+impl Controller {
+    /// A restored endpoint is the program's again, with the functions that could not be kept.
+    fn claim_endpoint(&self, name: &EndpointName, kept: Checked) -> Outcome {
+        start_comparing(&self.office, &kept)?;
+        let mut fleet = self.office.fleet();
+        let state = Resolved::find(&fleet, &kept)?.state(&self.office, &fleet, name, &kept);
+        let replaced = fleet.endpoints.get_mut(name).map(|entry| {
+            entry.unclaimed = false;
+            (std::mem::replace(&mut entry.declared, kept), entry.slot.publish(Some(state)))
+        });
+        drop(fleet);
+        drop_guarded(replaced);
+        Ok(())
+    }
+
+    /// The code of this backend has come: its endpoints go there from now on.
+    pub(super) fn rewire(&self, backend: &BackendName) {
+        let fleet = self.office.fleet();
+        let mut replaced = Vec::new();
+        for (name, entry) in fleet.endpoints.iter().filter(|(_, entry)| entry.names(backend)) {
+            // One that cannot be as it is wanted stays as it is, and says so to whoever calls.
+            let Ok(resolved) = Resolved::find(&fleet, &entry.declared) else { continue };
+            let state = resolved.state(&self.office, &fleet, name, &entry.declared);
+            replaced.push(entry.slot.publish(Some(state)));
+        }
+        drop(fleet);
+        drop_guarded(replaced);
+    }
+}
+
+/// Puts an endpoint in its place, with its route; what was there before is given back.
+fn place(
+    office: &Office,
+    fleet: &mut Fleet,
+    name: EndpointName,
+    endpoint: Checked,
+    resolved: Resolved,
+) -> Result<Replaced, ServeError> {
+    let slot = office.directory.slot(&name);
+    let state = resolved.state(office, fleet, &name, &endpoint);
+    let mut seen = Vec::new();
+    watch(&mut seen, &state);
+    let mut meant = None;
+    if fleet.endpoints.contains_key(&name) {
+        office
+            .routes
+            .replace(&[], &[(Arc::clone(&slot), &endpoint)], || meant = slot.publish(Some(state)))?;
+    } else {
+        office.routes.add(&slot, &endpoint)?;
+        meant = slot.publish(Some(state));
+    }
+    let entry = EndpointEntry { declared: endpoint, unclaimed: false, slot, seen };
+    Ok((fleet.endpoints.insert(name, entry), meant))
+}
+
+/// What an endpoint was before, to be dropped without the lock: functions of the user's may go with it.
+type Replaced = (Option<EndpointEntry>, Option<Arc<EndpointState>>);
+
+/// Makes an endpoint again that was there before the process ended, before there is any code behind it.
+///
+/// # Errors
+/// Parts that no endpoint has: the state was changed by other hands.
+pub(crate) fn restore_endpoint(office: &Office, decl: &EndpointDecl) -> Outcome {
+    let endpoint = checked(decl)?;
+    start_comparing(office, &endpoint)?;
+    let mut fleet = office.fleet();
+    let resolved = Resolved::find(&fleet, &endpoint)?;
+    let replaced = place(office, &mut fleet, decl.name.clone(), endpoint, resolved)?;
+    if let Some(entry) = fleet.endpoints.get_mut(&decl.name) {
+        entry.unclaimed = true;
+    }
+    drop(fleet);
+    drop_guarded(replaced);
+    Ok(())
 }
 
 /// Send an endpoint's requests elsewhere; its shadow rules stay.
@@ -206,7 +222,11 @@ pub(crate) struct SetShadow {
 impl Handler<SetShadow> for Controller {
     type Result = Outcome;
     fn handle(&mut self, SetShadow { endpoint, rule }: SetShadow, _: &mut Self::Context) -> Outcome {
-        if !self.office.fleet().backends.contains_key(rule.backend()) {
+        let known = {
+            let fleet = self.office.fleet();
+            fleet.backends.contains_key(rule.backend()) || fleet.awaiting.contains_key(rule.backend())
+        };
+        if !known {
             return Err(ServeError::UnknownBackend(rule.backend().clone()));
         }
         self.change(endpoint.clone(), |declared| {
@@ -228,6 +248,10 @@ pub(crate) struct DeleteEndpoint(pub(crate) EndpointName);
 impl Handler<DeleteEndpoint> for Controller {
     type Result = Outcome;
     fn handle(&mut self, DeleteEndpoint(name): DeleteEndpoint, _: &mut Self::Context) -> Outcome {
+        if !self.office.fleet().endpoints.contains_key(&name) {
+            return Err(ServeError::UnknownEndpoint(name));
+        }
+        self.office.remember(|saved| saved.remove_endpoint(&name))?;
         let removed = self.office.fleet().endpoints.remove(&name);
         let Some(entry) = removed else {
             return Err(ServeError::UnknownEndpoint(name));

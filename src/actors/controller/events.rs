@@ -40,14 +40,16 @@ impl Handler<Happened> for Controller {
                 self.reconcile(&backend, ctx);
             }
             Event::Stumbled(why) => {
-                if let Some(entry) = self.office.fleet().backends.get_mut(&backend) {
-                    if let Some(replica) = entry.replica(generation)
-                        && replica.state == ReplicaState::Starting
-                    {
-                        replica.reason = Some(why.clone());
-                    }
-                    entry.last_error = Some(why);
+                let mut fleet = self.office.fleet();
+                let Some(entry) = fleet.backends.get_mut(&backend) else { return };
+                let Some(replica) = entry.replica(generation) else { return };
+                match replica.state {
+                    ReplicaState::Starting => replica.reason = Some(why.clone()),
+                    ReplicaState::Running => {}
+                    // Why it goes is told already.
+                    ReplicaState::Draining => return,
                 }
+                entry.last_error = Some(why);
             }
             Event::Configured(outcome) => self.configured(&backend, generation, outcome, ctx),
             Event::GaveUp(why) => self.lost(&backend, generation, why, ctx),

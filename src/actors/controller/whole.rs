@@ -9,7 +9,8 @@ use crate::{
     actors::{
         controller::{
             Controller, Outcome,
-            endpoints::{Resolved, watch},
+            endpoints::watch,
+            resolved::{Resolved, start_comparing},
         },
         fleet::EndpointEntry,
     },
@@ -34,7 +35,8 @@ impl Handler<SetEndpoints> for Controller {
         let mut fleet = office.fleet();
         let mut states = Vec::with_capacity(set.len());
         for (_, declared) in &set {
-            states.push(Resolved::new(office, &fleet, declared)?);
+            states.push(Resolved::find(&fleet, declared)?.check(declared)?);
+            start_comparing(office, declared)?;
         }
         let slots: Vec<_> =
             set.iter().map(|(name, declared)| (office.directory.slot(name), declared)).collect();
@@ -47,7 +49,12 @@ impl Handler<SetEndpoints> for Controller {
                     before.as_mut().map(|entry| std::mem::take(&mut entry.seen)).unwrap_or_default();
                 watch(&mut seen, &state);
                 let meant = slot.publish(Some(state));
-                let entry = EndpointEntry { declared: (*declared).clone(), slot: slot.clone(), seen };
+                let entry = EndpointEntry {
+                    declared: (*declared).clone(),
+                    slot: slot.clone(),
+                    seen,
+                    unclaimed: false,
+                };
                 fleet.endpoints.insert(slot.name.clone(), entry);
                 replaced.push((before, meant));
             }

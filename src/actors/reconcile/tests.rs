@@ -120,7 +120,10 @@ fn any_replicas() -> impl Strategy<Value = Vec<Observed>> {
             state: [Starting, Running, Running, Draining][state as usize],
             changing: state == 2,
         };
-        all.into_iter().enumerate().map(replica).collect()
+        // Of one release there is one in each slot.
+        let mut taken = HashSet::new();
+        let all = all.into_iter().filter(|(slot, release, _)| taken.insert((*slot, *release)));
+        all.enumerate().map(replica).collect()
     })
 }
 

@@ -13,7 +13,9 @@ use crate::{
     ids::BackendName,
     metrics::registry::Outside,
     routing::backend_routes::BackendRoutes,
-    serve::{Serve, deploy::forms},
+    serve::Serve,
+    store::checked,
+    traffic::ShadowRule,
 };
 
 /// The code of every backend of a configuration.
@@ -25,17 +27,20 @@ impl Serve {
     /// # Errors
     /// [`ServeError::InvalidConfig`] with every mistake.
     pub(super) fn check(&self, wanted: &ServeConfig) -> Result<Codes, ServeError> {
-        form(wanted)?;
+        form(wanted, &self.config())?;
         let mut problems = self.fixed(wanted);
         let mut codes = Codes::new();
         for (i, decl) in wanted.backends.iter().enumerate() {
             let place = format!("backends[{i}]");
+            let awaited = || self.0.office.fleet().awaiting.get(&decl.name).is_some_and(|a| a.decl == *decl);
             match self.0.sources.code(&decl.source) {
                 Ok(code) => {
                     problems
                         .extend(code.check(&decl.config).err().into_iter().flat_map(|why| at(&place, why)));
                     codes.insert(decl.name.clone(), code);
                 }
+                // It was restored, and stays as it is until it has its code.
+                Err(_) if awaited() => {}
                 Err(why) => problems.extend(at(&place, why)),
             }
         }
@@ -48,12 +53,12 @@ impl Serve {
         for (i, decl) in wanted.endpoints.iter().enumerate() {
             // Of a backend whose code is not known nothing more can be said.
             if names(decl).all(|backend| routes.contains_key(backend)) {
-                let found = forms::checked(decl).and_then(|declared| {
+                let found = checked(decl).and_then(|declared| {
                     let find = |name: &BackendName| {
                         let found = routes.get(name).cloned();
                         found.ok_or_else(|| ServeError::UnknownBackend(name.clone()))
                     };
-                    Resolved::among(&declared, find)
+                    Resolved::among(&declared, find)?.check(&declared)
                 });
                 problems.extend(found.err().into_iter().flat_map(|why| at(&format!("endpoints[{i}]"), why)));
             }
@@ -63,12 +68,14 @@ impl Serve {
 
     /// Sections of the process itself that differ from what it runs with.
     fn fixed(&self, wanted: &ServeConfig) -> Vec<Problem> {
-        let (absent, running) = (ServeConfig::default(), &self.0.options.sections);
-        let total = self.0.office.fleet().pool.total().clone();
+        let (absent, running) = (ServeConfig::default(), self.process(&self.0.office.fleet()));
+        let state = wanted.state.as_ref().map(std::path::absolute);
+        let kept = || state.and_then(Result::ok) == self.0.options.state;
         let sections = [
             ("http", wanted.http == running.http || wanted.http == absent.http),
             ("admin", wanted.admin == running.admin || wanted.admin == absent.admin),
-            ("capacity", wanted.capacity == total || wanted.capacity == absent.capacity),
+            ("state", wanted.state.is_none() || kept()),
+            ("capacity", wanted.capacity == running.capacity || wanted.capacity == absent.capacity),
         ];
         let differing = sections.iter().filter(|(_, same)| !same);
         let problem = |(section, _): &(&str, bool)| Problem {
@@ -116,8 +123,8 @@ fn needs(config: &ServeConfig) -> impl Iterator<Item = Need<'_>> {
     })
 }
 
-/// Whatever a file could not say, which a program may have put together.
-fn form(wanted: &ServeConfig) -> Result<(), ServeError> {
+/// Whatever a file could not say, which a program may have put together; what has come to be so by changes may stay.
+fn form(wanted: &ServeConfig, now: &ServeConfig) -> Result<(), ServeError> {
     let mut problems = Vec::new();
     for (i, decl) in wanted.backends.iter().enumerate() {
         let place =
@@ -128,10 +135,18 @@ fn form(wanted: &ServeConfig) -> Result<(), ServeError> {
         return Err(ServeError::InvalidConfig(problems));
     }
     let mut plain = wanted.clone();
-    for rule in plain.endpoints.iter_mut().flat_map(|decl| &mut decl.shadow) {
-        // A function has no form in a file.
-        if rule.compared().is_some_and(|compare| compare.asks()) {
-            *rule = rule.clone().uncompared();
+    for EndpointDecl { name, traffic, shadow, .. } in &mut plain.endpoints {
+        // A rule rests when all of the traffic was sent to its backend; nobody declares one.
+        let there = now.endpoints.iter().find(|decl| decl.name == *name);
+        let rests = |rule: &ShadowRule| {
+            traffic.serves_all(rule.backend()) && there.is_some_and(|decl| decl.shadow.contains(rule))
+        };
+        shadow.retain(|rule| !rests(rule));
+        for rule in shadow {
+            // A function has no form in a file.
+            if rule.compared().is_some_and(|compare| compare.asks()) {
+                *rule = rule.clone().uncompared();
+            }
         }
     }
     let json =

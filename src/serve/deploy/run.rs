@@ -26,10 +26,11 @@ use crate::{
         deploy::{
             DeployOptions, Deployed,
             check::Codes,
-            forms, plan,
+            plan,
             turn::{DeployState, Turn},
         },
     },
+    store::{Saved, checked, same},
 };
 
 /// How often it is looked whether what is wanted fits, while that is waited for.
@@ -88,8 +89,14 @@ impl Run {
     async fn deploy(&self, wanted: ServeConfig) -> Result<Deployed, ServeError> {
         let wanted = Arc::new(wanted);
         let codes = self.within(self.checked(&wanted)).await??;
+        let wanted = self.serve.whole(&wanted)?;
         let (_alone, now, plan) = self.planned(&wanted, &codes).await?;
+        if let Some(id) = self.serve.applied_last(&wanted).filter(|_| plan.is_empty()) {
+            return Ok(Deployed { plan, id });
+        }
         let office = &self.serve.0.office;
+        // A process that is killed meanwhile comes back with all of it.
+        office.memory().aim(|saved| aim(saved, &wanted))?;
         if !plan.is_empty() {
             let before = self.codes();
             self.turn.applies(DeployState::Applying, plan.steps.len());
@@ -103,12 +110,20 @@ impl Run {
                 Err(late) => Some(late),
             };
             if let Some(failed) = failed {
-                return Err(self.take_back(&now, &before, failed).await);
+                let failed = self.take_back(&now, &before, failed).await;
+                office.memory().missed();
+                return Err(failed);
             }
         }
         let at = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0.0, |since| since.as_secs_f64());
-        let target = self.serve.whole(&wanted);
-        let id = office.history().apply(target, &self.how.by, at);
+        let mut id = 0;
+        office.memory().arrived(|saved| {
+            id = match saved.history.last().filter(|last| same(&last.config, &wanted)) {
+                Some(last) => last.id,
+                None => saved.applied(at, self.how.by.clone(), wanted),
+            };
+        });
+        self.serve.forget_code();
         Ok(Deployed { plan, id })
     }
 
@@ -223,7 +238,7 @@ impl Run {
                     self.turn.at(done, step.to_string(), None);
                     let checked = set.into_values().map(|decl| {
                         let failed = |cause| Failed { step: format!("endpoint {}", decl.name), cause };
-                        Ok((decl.name.clone(), forms::checked(decl).map_err(failed)?))
+                        Ok((decl.name.clone(), checked(decl).map_err(failed)?))
                     });
                     let set = checked.collect::<Result<Vec<_>, Failed>>()?;
                     self.ask(SetEndpoints { set, gone }).await.map_err(failed)?;
@@ -283,4 +298,12 @@ impl Run {
             ServeError::TimedOut { what: what.into(), after }
         })
     }
+}
+
+/// What is kept from the first step on. Of what a program gave, what is not wanted any more is forgotten.
+fn aim(saved: &mut Saved, wanted: &ServeConfig) {
+    saved.declared = Some(wanted.clone());
+    saved.desired = wanted.clone();
+    saved.given.backends.retain(|name, _| wanted.backends.iter().any(|decl| decl.name == *name));
+    saved.given.endpoints.retain(|name, _| wanted.endpoints.iter().any(|decl| decl.name == *name));
 }

@@ -66,13 +66,18 @@ async fn a_deploy_waits_for_the_change_by_hand_that_was_there_before_also_when_n
     });
     let held = held.json::<Which>().reconfigure::<u64>();
     let config = BackendConfig::default().user_config(serde_json::json!(1));
-    // Its caller leaves at once.
-    assert!(serve.create_backend("by-hand", held, config).now_or_never().is_none());
+    let by_hand = actix_web::rt::spawn({
+        let serve = serve.clone();
+        async move { serve.create_backend("by-hand", held, config).await }
+    });
+    until("it is made", || barrier.inside() == 1).await;
+    // Its caller leaves.
+    by_hand.abort();
+    assert!(by_hand.await.unwrap_err().is_cancelled());
     let deploying = actix_web::rt::spawn({
         let serve = serve.clone();
         async move { deploy(&serve, scaled(2)).await }
     });
-    until("it is made", || barrier.inside() == 1).await;
     until("the deploy waits", || serve.progress().is_some()).await;
     for _ in 0..10 {
         assert_eq!(serve.progress().unwrap().state, DeployState::Preparing);

@@ -1,0 +1,151 @@
+//! Restored backends whose code is not there yet: how they come back, and what ends their waiting.
+
+use std::{sync::Arc, time::Instant};
+
+use actix::{Handler, Message};
+use tokio::sync::oneshot;
+
+use crate::{
+    actors::{
+        build::Code,
+        context::ReplicaContext,
+        controller::{Controller, Office, Outcome, backends::Opening, endpoints::restore_endpoint},
+        fleet::Awaiting,
+    },
+    config::{BackendConfig, BackendDecl, BackendUpdate, ServeConfig, Source},
+    error::ServeError,
+    guard::drop_guarded,
+    ids::BackendName,
+    routing::backend_routes::BackendRoutes,
+};
+
+/// Makes backends and endpoints again that were wanted before the process ended. Each backend waits for its code;
+/// `code` gives what needs no program, which is used when the Controller starts. Endpoints are there at once, and calls
+/// that go to a backend without code are refused and may be sent again.
+///
+/// # Errors
+/// Endpoints that contradict each other: the state was changed by other hands.
+pub(crate) fn restore(
+    office: &Office,
+    desired: &ServeConfig,
+    code: impl Fn(&Source) -> Result<Arc<dyn Code>, ServeError>,
+) -> Outcome {
+    for decl in &desired.backends {
+        let own = !matches!(decl.source, Source::Registered { .. });
+        let (code, reason) = match own.then(|| code(&decl.source)).transpose() {
+            Ok(code) => (code, None),
+            Err(why) => (None, Some(why.to_string().into())),
+        };
+        let routes = Arc::new(BackendRoutes::awaited(decl.name.clone()));
+        let awaiting = Awaiting { decl: decl.clone(), routes, since: Instant::now(), code, reason };
+        office.fleet().awaiting.insert(decl.name.clone(), awaiting);
+    }
+    desired.endpoints.iter().try_for_each(|decl| restore_endpoint(office, decl))
+}
+
+impl Controller {
+    /// Which options hold for a backend that the program makes like this. When it was restored and the program gave
+    /// the same before, those that were wanted last, with the changes made by hand; else the program's.
+    pub(super) fn opening(&self, given: BackendDecl, code: Arc<dyn Code>) -> Result<Opening, ServeError> {
+        let name = &given.name;
+        let (same, aiming) = {
+            let memory = self.office.memory();
+            (memory.saved().given.backends.get(name) == Some(&given), memory.aiming())
+        };
+        let fleet = self.office.fleet();
+        let kept = fleet.awaiting.get(name).map(|awaiting| awaiting.decl.clone());
+        let taken = fleet.backends.contains_key(name);
+        drop(fleet);
+        if aiming && !taken {
+            // A step on the way to a whole configuration, which says how it is to be.
+            return Ok(Opening { decl: given, given: None, code, restored: kept.is_some() });
+        }
+        if taken || kept.as_ref().is_some_and(|kept| kept.source != given.source) {
+            return Err(ServeError::AlreadyExists { what: "backend", name: name.as_str().into() });
+        }
+        let restored = kept.is_some();
+        let config = kept.filter(|_| same).map_or_else(|| given.config.clone(), |kept| kept.config);
+        Ok(Opening { decl: BackendDecl { config, ..given.clone() }, given: Some(given), code, restored })
+    }
+
+    /// Starts what needs no program to give its code, and tries again what did not fit before.
+    pub(super) fn open_own(&self, ctx: &mut ReplicaContext<Self>) {
+        let fleet = self.office.fleet();
+        let own = fleet.awaiting.iter().filter(|(_, awaiting)| awaiting.code.is_some());
+        let names: Vec<_> = own.map(|(name, _)| name.clone()).collect();
+        drop(fleet);
+        names.into_iter().for_each(|name| actix::AsyncContext::notify(ctx, OpenOwn(name)));
+    }
+
+    /// Changes the options of a backend that awaits its code. Whether the code can follow them is seen when it comes.
+    pub(super) fn update_awaiting(&self, name: &BackendName, update: &BackendUpdate) -> Option<Outcome> {
+        let mut decl = self.office.fleet().awaiting.get(name)?.decl.clone();
+        let updated = decl.config.updated(update).and_then(|config: BackendConfig| {
+            decl.config = config;
+            self.office.remember(|saved| saved.put_backend(decl.clone()))
+        });
+        Some(updated.map(|()| {
+            if let Some(awaiting) = self.office.fleet().awaiting.get_mut(name) {
+                awaiting.decl = decl;
+            }
+        }))
+    }
+
+    /// Forgets a backend that awaits its code, and that nothing uses.
+    pub(super) fn delete_awaiting(&self, name: &BackendName) -> Option<Outcome> {
+        if !self.office.fleet().awaiting.contains_key(name) {
+            return None;
+        }
+        let kept = self.office.remember(|saved| saved.remove_backend(name));
+        Some(kept.map(|()| drop(self.office.fleet().awaiting.remove(name))))
+    }
+}
+
+/// The program has given the code of this name; backends that await it are started.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub(crate) struct CodeGiven {
+    pub(crate) name: BackendName,
+    pub(crate) code: Arc<dyn Code>,
+}
+
+impl Handler<CodeGiven> for Controller {
+    type Result = ();
+    fn handle(&mut self, CodeGiven { name, code }: CodeGiven, ctx: &mut Self::Context) {
+        let source = Source::Registered { name };
+        let mut fleet = self.office.fleet();
+        let mut replaced = Vec::new();
+        for awaiting in fleet.awaiting.values_mut().filter(|awaiting| awaiting.decl.source == source) {
+            replaced.push((awaiting.decl.name.clone(), awaiting.code.replace(Arc::clone(&code))));
+        }
+        drop(fleet);
+        for (name, before) in replaced {
+            drop_guarded(before);
+            actix::AsyncContext::notify(ctx, OpenOwn(name));
+        }
+        drop_guarded(code);
+    }
+}
+
+/// Start a restored backend whose code is known.
+#[derive(Message)]
+#[rtype(result = "()")]
+struct OpenOwn(BackendName);
+
+impl Handler<OpenOwn> for Controller {
+    type Result = ();
+    fn handle(&mut self, OpenOwn(name): OpenOwn, ctx: &mut Self::Context) {
+        let fleet = self.office.fleet();
+        let Some(awaiting) = fleet.awaiting.get(&name) else { return };
+        let (decl, code) = (awaiting.decl.clone(), awaiting.code.clone());
+        drop(fleet);
+        let Some(code) = code else { return };
+        let (nobody, _) = oneshot::channel();
+        let opening = Opening { decl, given: None, code, restored: true };
+        if let Err(why) = self.open(opening, nobody, ctx)
+            && let Some(awaiting) = self.office.fleet().awaiting.get_mut(&name)
+        {
+            awaiting.reason = Some(why.to_string().into());
+        }
+    }
+}

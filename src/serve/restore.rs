@@ -1,0 +1,39 @@
+//! What a new Serve goes on with: what the one before it was told, out of the state directory.
+
+use crate::{
+    actors::controller::Memory,
+    config::ServeConfig,
+    error::ServeError,
+    serve::{Serve, ServeOptions},
+    store::{Saved, Store, absolute, same},
+};
+
+/// Opens the state directory, if there is one. Whether what it holds is to be restored, too.
+pub(super) fn remembered(options: &ServeOptions) -> Result<(Memory, bool), ServeError> {
+    let mut declared = options.declared.clone();
+    let not_saved = |error: std::io::Error| ServeError::StateNotSaved { why: error.to_string().into() };
+    declared.iter_mut().try_for_each(absolute).map_err(not_saved)?;
+    // What a file says of the process itself.
+    let nothing =
+        ServeConfig { backends: Vec::new(), endpoints: Vec::new(), ..declared.clone().unwrap_or_default() };
+    let nothing = ServeConfig { state: options.state.clone(), ..nothing };
+    let Some(directory) = &options.state else {
+        return Ok((Memory::new(None, Saved { desired: nothing, ..Saved::default() }), false));
+    };
+    let (store, saved) = Store::open(directory)?;
+    let Some(saved) = saved else {
+        return Ok((Memory::new(Some(store), Saved { desired: nothing, ..Saved::default() }), false));
+    };
+    match (&declared, &saved.declared) {
+        (None, _) => Ok((Memory::new(Some(store), saved), true)),
+        (Some(now), Some(before)) if same(now, before) => Ok((Memory::new(Some(store), saved), true)),
+        (Some(_), _) => Ok((Memory::anew(Some(store), saved, nothing), false)),
+    }
+}
+
+impl Serve {
+    /// Whether what was wanted before the last process ended was restored from the state directory.
+    pub fn restored(&self) -> bool {
+        self.0.restored
+    }
+}

@@ -1,0 +1,89 @@
+//! Backends and endpoints in the form in which they are kept, and back.
+
+use std::{io, path::PathBuf};
+
+use crate::{
+    config::{EndpointDecl, ServeConfig, Source},
+    endpoint::{Checked, Endpoint},
+    error::ServeError,
+    ids::EndpointName,
+    traffic::ShadowRule,
+};
+
+/// An endpoint as it is kept. A function that compares answers cannot be: its rule is kept without.
+pub(crate) fn decl_of(name: &EndpointName, checked: &Checked) -> EndpointDecl {
+    EndpointDecl {
+        name: name.clone(),
+        route: checked.route.clone(),
+        methods: checked.methods.iter().map(|method| (*method).to_owned()).collect(),
+        traffic: checked.traffic.clone(),
+        shadow: sorted(checked.shadows.iter().map(without_function).collect()),
+        affinity: checked.affinity,
+    }
+}
+
+/// An endpoint out of the form in which it is kept.
+///
+/// # Errors
+/// What [`Endpoint`] refuses, which nothing is that was one before.
+pub(crate) fn checked(decl: &EndpointDecl) -> Result<Checked, ServeError> {
+    let EndpointDecl { name: _, route, methods, traffic, shadow, affinity } = decl;
+    let endpoint = Endpoint::split(traffic.clone()).methods(methods).affinity(*affinity);
+    let endpoint = shadow.iter().cloned().fold(endpoint, Endpoint::shadow);
+    match route {
+        Some(route) => endpoint.route(route.as_str()).check(),
+        None => endpoint.check(),
+    }
+}
+
+/// `kept` with the functions that a program has given again, for the rules that are otherwise still the same.
+pub(crate) fn with_functions(mut kept: Checked, given: &Checked) -> Checked {
+    for rule in &mut kept.shadows {
+        let same = |new: &&ShadowRule| new.backend() == rule.backend() && without_function(new) == *rule;
+        if let Some(new) = given.shadows.iter().find(same) {
+            *rule = new.clone();
+        }
+    }
+    kept
+}
+
+fn without_function(rule: &ShadowRule) -> ShadowRule {
+    match rule.compared() {
+        Some(compare) if compare.asks() => rule.clone().uncompared(),
+        _ => rule.clone(),
+    }
+}
+
+fn sorted(mut rules: Vec<ShadowRule>) -> Vec<ShadowRule> {
+    rules.sort_by(|a, b| a.backend().cmp(b.backend()));
+    rules
+}
+
+/// Whether two configurations say the same: in the form of a file, where the order of a map is nothing.
+pub(crate) fn same(a: &ServeConfig, b: &ServeConfig) -> bool {
+    match (serde_json::to_value(a), serde_json::to_value(b)) {
+        (Ok(a), Ok(b)) => a == b,
+        _ => false,
+    }
+}
+
+/// Makes all paths mean the same from every working directory.
+///
+/// # Errors
+/// A path that is no text cannot be written down; and without a working directory nothing relative means anything.
+pub(crate) fn absolute(config: &mut ServeConfig) -> io::Result<()> {
+    let absolute = |path: &mut PathBuf| {
+        if path.to_str().is_none() {
+            return Err(io::Error::other(format!("the path {} is no text", path.display())));
+        }
+        *path = std::path::absolute(&path)?;
+        Ok(())
+    };
+    config.state.iter_mut().try_for_each(absolute)?;
+    for backend in &mut config.backends {
+        if let Source::Onnx { path } = &mut backend.source {
+            absolute(path)?;
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,87 @@
+//! The binary with a state directory: what holds when its file is the same, and when it is another.
+
+use std::path::PathBuf;
+
+use serde_json::{Value, json};
+
+use crate::{
+    digits,
+    process::{Folder, Server, refusal},
+    socket::Socket,
+};
+
+/// A folder with a file that keeps its state beside it, by relative paths.
+fn folder(test: &str) -> Folder {
+    let folder = Folder::new(test, &yaml(1));
+    std::fs::copy(digits::model(), folder.yaml().with_file_name("digits.onnx")).unwrap();
+    folder
+}
+
+fn yaml(replicas: u32) -> String {
+    format!(
+        "http: {{ port: 0 }}\nadmin: {{ port: 0 }}\nstate: kept\nbackends:\n  - name: digits\n    onnx: digits.onnx\n    \
+         num_replicas: {replicas}\n    resources: {{ num_cpus: 0.25 }}\nendpoints:\n  - name: digits\n    \
+         route: /digits\n    backend: digits\n"
+    )
+}
+
+fn state(folder: &Folder) -> PathBuf {
+    folder.yaml().with_file_name("kept").join("state.json")
+}
+
+fn read(folder: &Folder) -> Value {
+    serde_json::from_slice(&std::fs::read(state(folder)).unwrap()).unwrap()
+}
+
+/// Replicas that the server has started.
+fn started(server: &Server) -> u64 {
+    let metrics = String::from_utf8(Socket::connect(server.admin).get("/metrics").body).unwrap();
+    let name = "serve_backend_replica_starts_total{backend=\"digits\"";
+    let lines = metrics.lines().filter(|line| line.starts_with(name));
+    lines.map(|line| line.rsplit(' ').next().unwrap().parse::<u64>().unwrap()).sum()
+}
+
+#[test]
+fn a_change_made_by_hand_holds_until_the_file_changes() {
+    let folder = folder("state-by-hand");
+    let server = Server::start(&folder);
+    assert_eq!(started(&server), 1);
+    let told = refusal(&folder.yaml());
+    assert!(told.contains("is in use by process") && told.contains("stop that one first"), "{told}");
+    server.end();
+    let mut kept = read(&folder);
+    assert_eq!(kept["history"], json!([1]));
+    let model = kept["desired"]["backends"][0]["onnx"].as_str().unwrap();
+    assert!(PathBuf::from(model).is_absolute(), "{model}");
+
+    // As if it had been changed while it ran.
+    kept["desired"]["backends"][0]["num_replicas"] = json!(3);
+    std::fs::write(state(&folder), serde_json::to_vec(&kept).unwrap()).unwrap();
+    let server = Server::start(&folder);
+    assert_eq!(started(&server), 3, "the file is as it was: what was changed by hand holds");
+    let three = std::fs::read(digits::folder().join("three.json")).unwrap();
+    assert_eq!(Socket::connect(server.data()).post("/digits", &three).output("label"), [3.0]);
+    server.end();
+    assert_eq!(read(&folder)["history"], json!([1]));
+
+    std::fs::write(folder.yaml(), yaml(2)).unwrap();
+    let server = Server::start(&folder);
+    assert_eq!(started(&server), 2, "another file");
+    server.end();
+    assert_eq!(read(&folder)["history"], json!([1, 2]));
+}
+
+#[test]
+fn a_file_that_cannot_be_made_true_leaves_the_state_of_the_one_before() {
+    let folder = folder("state-bad-file");
+    Server::start(&folder).end();
+    let before = read(&folder);
+    std::fs::write(folder.yaml(), yaml(2).replace("onnx: digits.onnx", "onnx: serve.yaml")).unwrap();
+    assert!(refusal(&folder.yaml()).contains("not an ONNX file"));
+    let after = read(&folder);
+    assert_eq!((&after["desired"], &after["history"]), (&before["desired"], &before["history"]));
+    std::fs::write(folder.yaml(), yaml(1)).unwrap();
+    let server = Server::start(&folder);
+    assert_eq!(started(&server), 1);
+    server.end();
+}
