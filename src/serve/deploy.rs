@@ -196,6 +196,13 @@ impl Serve {
     /// # Errors
     /// [`ServeError::Invalid`] when the history has no such entry, or those of [`deploy`](Self::deploy).
     pub async fn rollback(&self, to: Option<u64>, how: DeployOptions) -> Result<Deployed, ServeError> {
+        let (id, config) = self.earlier(to)?;
+        let by = format!("rollback to {id}");
+        self.deploy(config, DeployOptions { by, ..how }).await
+    }
+
+    /// What [`rollback`](Self::rollback) goes back to, with its number.
+    pub(crate) fn earlier(&self, to: Option<u64>) -> Result<(u64, ServeConfig), ServeError> {
         let history = self.history();
         let found = match to {
             Some(id) => history.iter().find(|entry| entry.id == id),
@@ -209,8 +216,7 @@ impl Serve {
             };
             return Err(ServeError::invalid("rollback", why));
         };
-        let by = format!("rollback to {id}");
-        self.deploy(config.clone(), DeployOptions { by, ..how }).await
+        Ok((*id, config.clone()))
     }
 
     /// How far the deploy under way is, if there is one.

@@ -5,7 +5,7 @@ use super::{
     ask::Ask,
     config::How,
 };
-use crate::{config::RollbackTo, error::ServeError, plan::Applied};
+use crate::{config::RollbackTo, store::Applied};
 
 #[derive(serde::Serialize)]
 struct History {
@@ -27,17 +27,7 @@ pub(super) async fn rollback(mut ask: Ask) -> Answered {
     };
     how.run(
         ask,
-        |serve| {
-            let history = serve.history();
-            let entry = match to {
-                Some(id) => history.iter().find(|applied| applied.id == id),
-                None => history.iter().rev().nth(1),
-            };
-            match entry {
-                Some(applied) => serve.plan(&applied.config),
-                None => Err(ServeError::invalid("to", "nothing was applied under this number")),
-            }
-        },
+        |serve| serve.plan(&serve.earlier(to)?.1),
         |serve, how| async move { serve.rollback(to, how).await },
     )
     .await

@@ -7,8 +7,9 @@ use crate::{
     plan::{Plan, PlanStep},
     serve::{
         Serve,
-        deploy::{forms, same_code},
+        deploy::same_code,
     },
+    store::checked,
 };
 
 impl Serve {
@@ -50,7 +51,7 @@ impl Serve {
     /// # Errors
     /// Backends that are not there or cannot take its requests, a route that is taken; then it is as it was.
     pub(crate) async fn set_endpoint(&self, decl: EndpointDecl) -> Result<Vec<PlanStep>, ServeError> {
-        let checked = forms::checked(&decl)?;
+        let endpoint = checked(&decl)?;
         let name = decl.name.clone();
         let now = self.config();
         let mut wanted = now.clone();
@@ -60,7 +61,7 @@ impl Serve {
         }
         let steps = steps(&now, &wanted);
         if !steps.is_empty() {
-            self.ask(SetEndpoints { set: vec![(name, checked)], gone: Vec::new() }).await?;
+            self.ask(SetEndpoints { set: vec![(name, endpoint)], gone: Vec::new() }).await?;
         }
         Ok(steps)
     }
