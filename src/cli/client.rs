@@ -17,6 +17,12 @@ pub(super) struct Client {
     address: String,
 }
 
+/// An answer: what it says, and how it came.
+pub(super) struct Answer {
+    pub(super) json: Json,
+    pub(super) raw: String,
+}
+
 /// Why there is no answer, or none that was hoped for.
 #[derive(Debug, PartialEq)]
 pub(super) enum Failed {
@@ -27,8 +33,8 @@ pub(super) enum Failed {
     /// The service refused, or could not.
     Refused {
         detail: String,
-        /// The whole problem document.
-        document: Json,
+        /// The whole problem document, as it came.
+        document: String,
     },
     /// Something in between: a file, the network.
     Other(String),
@@ -38,7 +44,8 @@ impl Client {
     pub(super) fn new(address: &str) -> Result<Self, Failed> {
         let address = address.trim_end_matches('/');
         if !address.starts_with("http://") {
-            let what = format!("the address {address:?} does not begin with http://, as in http://127.0.0.1:8265");
+            let what =
+                format!("the address {address:?} does not begin with http://, as in http://127.0.0.1:8265");
             return Err(Failed::Usage(what));
         }
         let config = Agent::config_builder()
@@ -54,21 +61,21 @@ impl Client {
     }
 
     /// Asks for what is there.
-    pub(super) fn get(&self, path: &str) -> Result<Json, Failed> {
+    pub(super) fn get(&self, path: &str) -> Result<Answer, Failed> {
         self.ask("GET", path, None)
     }
 
     /// Asks for a change, and waits for its end however long that takes: the service knows its own limits.
-    pub(super) fn change(&self, method: &str, path: &str, body: &Json) -> Result<Json, Failed> {
+    pub(super) fn change(&self, method: &str, path: &str, body: &Json) -> Result<Answer, Failed> {
         self.ask(method, path, Some(body.to_string()))
     }
 
     /// Takes something away.
-    pub(super) fn delete(&self, path: &str) -> Result<Json, Failed> {
+    pub(super) fn delete(&self, path: &str) -> Result<Answer, Failed> {
         self.ask("DELETE", path, None)
     }
 
-    fn ask(&self, method: &str, path: &str, body: Option<String>) -> Result<Json, Failed> {
+    fn ask(&self, method: &str, path: &str, body: Option<String>) -> Result<Answer, Failed> {
         let absent = |error| self.absent(error);
         let request = Request::builder().method(method).uri(format!("{}{path}", self.address));
         let soon = if method == "GET" { Some(SOON) } else { None };
@@ -85,15 +92,16 @@ impl Client {
         let mut answer = answer.map_err(absent)?;
         let status = answer.status();
         let bytes = answer.body_mut().with_config().limit(ANSWER_BYTES_MAX).read_to_vec().map_err(absent)?;
-        let Ok(json) = serde_json::from_slice::<Json>(&bytes) else {
+        let raw = String::from_utf8_lossy(&bytes).into_owned();
+        let Ok(json) = serde_json::from_str::<Json>(&raw) else {
             let what = format!("what answers at {} ({status}) is no admin API of greenroom", self.address);
             return Err(Failed::Other(what));
         };
         if status.is_success() {
-            return Ok(json);
+            return Ok(Answer { json, raw });
         }
         let detail = json["detail"].as_str().map_or_else(|| status.to_string(), str::to_owned);
-        Err(Failed::Refused { detail, document: json })
+        Err(Failed::Refused { detail, document: raw })
     }
 
     fn absent(&self, error: ureq::Error) -> Failed {

@@ -48,7 +48,7 @@ pub(super) fn deploy(client: &Client, file: &Path, pace: &Pace) -> Done {
 
 pub(super) fn plan(client: &Client, file: &Path) -> Done {
     let answer = client.change("PUT", "/api/serve/config?dry_run=true", &read(file)?)?;
-    Ok((show::plan(&answer), answer))
+    Ok((show::plan(&answer.json), answer.raw))
 }
 
 pub(super) fn rollback(client: &Client, to: Option<u64>, pace: &Pace) -> Done {
@@ -91,7 +91,7 @@ fn run(client: &Client, method: &'static str, path: String, body: Json, pace: &P
             Err(RecvTimeoutError::Timeout) => {}
         }
         // That it cannot be told matters to nobody: the answer will say what is wrong.
-        let progress = client.get("/api/serve/progress").map(|answer| show::progress(&answer["deploy"]));
+        let progress = client.get("/api/serve/progress").map(|answer| show::progress(&answer.json["deploy"]));
         if let Ok(Some(line)) = progress
             && line != told
         {
@@ -100,8 +100,8 @@ fn run(client: &Client, method: &'static str, path: String, body: Json, pace: &P
         }
     };
     let text = match pace.no_wait {
-        true => format!("{}begun; `greenroom status` shows how it goes\n", show::changed(&answer)),
-        false => show::changed(&answer),
+        true => format!("{}begun; `greenroom status` shows how it goes\n", show::changed(&answer.json)),
+        false => show::changed(&answer.json),
     };
-    Ok((text, answer))
+    Ok((text, answer.raw))
 }

@@ -134,11 +134,11 @@ pub(crate) fn run(verb: Verb) -> ExitCode {
     let machine = service.json;
     let done = Client::new(&service.address).and_then(|client| act(&client, &verb));
     match done {
-        Ok((_, answer)) if machine => tell(&answer.to_string()),
+        Ok((_, raw)) if machine => tell(&raw),
         Ok((text, _)) => tell(&text),
         Err(failed) => {
             match &failed {
-                Failed::Refused { document, .. } if machine => drop(tell(&document.to_string())),
+                Failed::Refused { document, .. } if machine => drop(tell(document)),
                 other => eprintln!("greenroom: {other}"),
             }
             ExitCode::from(if matches!(failed, Failed::Usage(_)) { 2 } else { 1 })
@@ -146,17 +146,18 @@ pub(crate) fn run(verb: Verb) -> ExitCode {
     }
 }
 
-/// What is told to people, and what was answered.
-type Done = Result<(String, Json), Failed>;
+/// What is told to people, and what was answered, as it came.
+type Done = Result<(String, String), Failed>;
 
 fn act(client: &Client, verb: &Verb) -> Done {
-    let read = |path, show: fn(&Json) -> String| client.get(path).map(|answer| (show(&answer), answer));
+    let read =
+        |path, show: fn(&Json) -> String| client.get(path).map(|answer| (show(&answer.json), answer.raw));
     match verb {
         Verb::Deploy { file, pace, .. } => deploy::deploy(client, file, pace),
         Verb::Plan { file, .. } => deploy::plan(client, file),
         Verb::Rollback { to, pace, .. } => deploy::rollback(client, *to, pace),
         Verb::Status { .. } => read("/api/serve/status", status::show),
-        Verb::Config { .. } => read("/api/serve/config", |answer| format!("{answer:#}\n")),
+        Verb::Config { .. } => read("/api/serve/config", show::config),
         Verb::History { .. } => read("/api/serve/history", show::history),
         Verb::Traffic { endpoint, weights, .. } => {
             let mut policy = serde_json::Map::new();
@@ -180,17 +181,17 @@ fn act(client: &Client, verb: &Verb) -> Done {
         }
         Verb::Shutdown { .. } => {
             let answer = client.change("POST", "/api/serve/shutdown", &json!({}))?;
-            Ok(("the service ends\n".into(), answer))
+            Ok(("the service ends\n".into(), answer.raw))
         }
     }
 }
 
 fn change(client: &Client, method: &str, path: &str, body: &Json) -> Done {
-    client.change(method, path, body).map(|answer| (show::changed(&answer), answer))
+    client.change(method, path, body).map(|answer| (show::changed(&answer.json), answer.raw))
 }
 
 fn gone(client: &Client, path: &str) -> Done {
-    client.delete(path).map(|answer| (show::changed(&answer), answer))
+    client.delete(path).map(|answer| (show::changed(&answer.json), answer.raw))
 }
 
 /// A name as a part of a path.

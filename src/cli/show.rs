@@ -1,8 +1,21 @@
 //! Answers of the admin API as people read them.
 
+use std::path::Path;
+
+use greenroom::ServeConfig;
 use serde_json::Value as Json;
 
 use super::table::{Table, instant};
+
+/// A configuration, in the order that a file has.
+pub(super) fn config(answer: &Json) -> String {
+    let text = match ServeConfig::from_json(answer.clone(), Path::new("")) {
+        Ok(config) => serde_json::to_string_pretty(&config),
+        // One that this version does not know all of.
+        Err(_) => serde_json::to_string_pretty(answer),
+    };
+    text.unwrap_or_default()
+}
 
 /// What a change did.
 pub(super) fn changed(answer: &Json) -> String {
@@ -68,7 +81,13 @@ pub(super) fn history(answer: &Json) -> String {
     for entry in list(&answer["history"]) {
         let config = &entry["config"];
         let at = instant(entry["at"].as_f64().unwrap_or(0.0));
-        table.row([said(&entry["id"]), at, said(&entry["by"]), names(config, "backends"), names(config, "endpoints")]);
+        table.row([
+            said(&entry["id"]),
+            at,
+            said(&entry["by"]),
+            names(config, "backends"),
+            names(config, "endpoints"),
+        ]);
     }
     if table.is_empty() { "nothing was deployed as a whole yet\n".into() } else { table.to_string() }
 }

@@ -13,41 +13,52 @@ pub(super) fn show(answer: &Json) -> String {
         Some(deploy) => format!("a deploy is under way: {deploy}\n\n"),
         None => String::new(),
     };
+    if let Some(why) = answer["last_deploy"]["error"]["detail"].as_str() {
+        text.push_str(&format!("the last deploy failed, and was taken back: {why}\n\n"));
+    }
     let backends = list(&answer["backends"]);
-    if backends.is_empty() {
-        text.push_str("no backends\n");
-    }
-    for (i, backend) in backends.iter().enumerate() {
-        if i > 0 {
-            text.push('\n');
+    for table in [backends_table(backends), replicas_table(backends)] {
+        if !table.is_empty() {
+            text.push_str(&format!("{table}\n"));
         }
-        text.push_str(&show_backend(backend));
     }
-    text.push('\n');
+    if backends.is_empty() {
+        text.push_str("no backends\n\n");
+    }
     text.push_str(&endpoints(list(&answer["endpoints"])));
     text
 }
 
-fn show_backend(backend: &Json) -> String {
-    let config = &backend["config"];
-    let replicas = list(&backend["replicas"]);
-    let running = replicas.iter().filter(|replica| is_running(replica)).count();
-    let mut head = Table::new(["BACKEND", "STATE", "FOR", "RUNNING", "VERSION", "REASON"]);
-    let reason = [&backend["reason"], &backend["last_error"]].map(said).into_iter().find(|why| !why.is_empty());
-    head.row([
-        said(&backend["name"]),
-        said(&backend["state"]).to_uppercase(),
-        since(backend),
-        format!("{running} of {}", said(&config["num_replicas"])),
-        said(&config["version"]),
-        reason.unwrap_or_default(),
-    ]);
-    let mut below = Table::new(["REPLICA", "STATE", "FOR", "CALLS", "RELEASE", "VERSION", "REASON"]).indented(2);
-    for replica in replicas {
+fn backends_table(backends: &[Json]) -> Table {
+    let mut table = Table::new(["BACKEND", "STATE", "FOR", "RUNNING", "VERSION", "REASON"]);
+    for backend in backends {
+        let config = &backend["config"];
+        let running = list(&backend["replicas"]).iter().filter(|replica| is_running(replica)).count();
+        let reasons = [&backend["reason"], &backend["last_error"]].map(said);
+        table.row([
+            said(&backend["name"]),
+            said(&backend["state"]),
+            since(backend),
+            format!("{running} of {}", said(&config["num_replicas"])),
+            said(&config["version"]),
+            reasons.into_iter().find(|why| !why.is_empty()).unwrap_or_default(),
+        ]);
+    }
+    table
+}
+
+fn replicas_table(backends: &[Json]) -> Table {
+    let mut table = Table::new(["REPLICA", "STATE", "FOR", "CALLS", "RELEASE", "VERSION", "REASON"]);
+    for replica in backends.iter().flat_map(|backend| list(&backend["replicas"])) {
         let id = &replica["id"];
-        below.row([
-            format!("{} (generation {})", said(&id["slot"]), said(&id["generation"])),
-            said(&replica["state"]).to_uppercase(),
+        table.row([
+            format!(
+                "{}/{} (generation {})",
+                said(&id["backend"]),
+                said(&id["slot"]),
+                said(&id["generation"])
+            ),
+            said(&replica["state"]),
             since(replica),
             said(&replica["load"]),
             said(&replica["release"]),
@@ -55,11 +66,11 @@ fn show_backend(backend: &Json) -> String {
             said(&replica["reason"]),
         ]);
     }
-    if below.is_empty() { head.to_string() } else { format!("{head}{below}") }
+    table
 }
 
 fn is_running(replica: &Json) -> bool {
-    replica["state"].as_str().is_some_and(|state| state.eq_ignore_ascii_case("running"))
+    replica["state"].as_str().is_some_and(|state| state == "RUNNING")
 }
 
 fn since(of: &Json) -> String {
@@ -73,9 +84,11 @@ fn endpoints(endpoints: &[Json]) -> String {
         let weights = endpoint["traffic"].as_object().into_iter().flatten();
         let traffic: Vec<_> = weights.map(|(name, weight)| share(name, weight)).collect();
         let seen = list(&endpoint["last_minute"]).iter();
-        let seen: Vec<_> = seen.map(|seen| format!("{} {}", said(&seen["backend"]), said(&seen["requests"]))).collect();
+        let seen: Vec<_> =
+            seen.map(|seen| format!("{} {}", said(&seen["backend"]), said(&seen["requests"]))).collect();
         let shadows = list(&endpoint["shadow"]).iter();
-        let shadows: Vec<_> = shadows.map(|rule| share(&said(&rule["backend"]), &rule["proportion"])).collect();
+        let shadows: Vec<_> =
+            shadows.map(|rule| share(&said(&rule["backend"]), &rule["proportion"])).collect();
         table.row([
             said(&endpoint["name"]),
             said(&endpoint["route"]),
@@ -110,11 +123,12 @@ mod tests {
             })
         };
         let status = json!({
-            "deploy": null,
+            "deploy": {"state": "TAKING_BACK", "done": 1, "all": 3, "waits_for": "a: 1 of 2 replicas ready"},
+            "last_deploy": {"error": {"code": "deploy_failed", "detail": "it did not start"}},
             "backends": [{
                 "name": "a", "state": "UPDATING", "for_s": 4.2, "reason": "rolls to v2",
                 "config": {"num_replicas": 2, "version": "v2"},
-                "replicas": [replica(0, "Running", None), replica(1, "Starting", Some("loads"))],
+                "replicas": [replica(0, "RUNNING", None), replica(1, "STARTING", Some("loads"))],
             }],
             "endpoints": [{
                 "name": "e", "route": "/e", "methods": ["GET", "POST"], "traffic": {"a": 0.9, "b": 0.1},
@@ -123,11 +137,16 @@ mod tests {
             }],
         });
         let want = "\
+a deploy is under way: taking back, 1 of 3 steps done: a: 1 of 2 replicas ready
+
+the last deploy failed, and was taken back: it did not start
+
 BACKEND  STATE     FOR  RUNNING  VERSION  REASON
 a        UPDATING  4 s  1 of 2   v2       rolls to v2
-  REPLICA           STATE     FOR    CALLS  RELEASE  VERSION  REASON
-  0 (generation 7)  RUNNING   2 min  3      2        v2
-  1 (generation 7)  STARTING  2 min  3      2        v2       loads
+
+REPLICA             STATE     FOR    CALLS  RELEASE  VERSION  REASON
+a/0 (generation 7)  RUNNING   2 min  3      2        v2
+a/1 (generation 7)  STARTING  2 min  3      2        v2       loads
 
 ENDPOINT  ROUTE  METHODS    TRAFFIC       LAST MINUTE  COPIES TO
 e         /e     GET, POST  a 90%, b 10%  a 9          c 7%

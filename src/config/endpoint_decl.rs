@@ -92,7 +92,11 @@ fn method(text: &str) -> Result<String, ServeError> {
 }
 
 /// The shadow rules: from each backend to a proportion, or to an object with a proportion.
-pub(super) fn shadow(item: Item<'_>, known: &Known, traffic: Option<&TrafficPolicy>) -> Option<Vec<ShadowRule>> {
+pub(super) fn shadow(
+    item: Item<'_>,
+    known: &Known,
+    traffic: Option<&TrafficPolicy>,
+) -> Option<Vec<ShadowRule>> {
     let entries = item.entries()?;
     let rules = entries.into_iter().filter_map(|(name, item)| {
         let backend = match BackendName::new(name) {

@@ -9,7 +9,7 @@ use super::{
     endpoint_decl::{self, EndpointDecl},
     item::Item,
     known::Known,
-    node::Node,
+    node::{Node, place},
     problems::Problems,
 };
 use crate::{
@@ -25,7 +25,7 @@ impl BackendDecl {
     /// # Errors
     /// [`ServeError::InvalidConfig`] with every mistake and its path.
     pub(crate) fn from_json(name: &BackendName, json: Json, base_dir: &Path) -> Result<Self, ServeError> {
-        read(named(name.as_str(), json)?, |item| Self::read(item, base_dir, &mut Known::default()))
+        read("backend", named(name.as_str(), json)?, |item| Self::read(item, base_dir, &mut Known::default()))
     }
 }
 
@@ -39,7 +39,7 @@ impl EndpointDecl {
         json: Json,
         backends: &[BackendDecl],
     ) -> Result<Self, ServeError> {
-        read(named(name.as_str(), json)?, |item| Self::read(item, &mut Known::served(backends)))
+        read("endpoint", named(name.as_str(), json)?, |item| Self::read(item, &mut Known::served(backends)))
     }
 
     /// A traffic policy over `backends`: what stands under `traffic` in a file.
@@ -50,7 +50,7 @@ impl EndpointDecl {
         json: Json,
         backends: &[BackendDecl],
     ) -> Result<TrafficPolicy, ServeError> {
-        read(json, |item| endpoint_decl::policy(item, &Known::served(backends)))
+        read("traffic", json, |item| endpoint_decl::policy(item, &Known::served(backends)))
     }
 
     /// The shadow rule for `backend`: what stands under its name in a file.
@@ -63,7 +63,7 @@ impl EndpointDecl {
         backends: &[BackendDecl],
     ) -> Result<ShadowRule, ServeError> {
         let rules = Json::Object([(backend.as_str().to_owned(), json)].into_iter().collect());
-        read(rules, |item| endpoint_decl::shadow(item, &Known::served(backends), None)?.pop())
+        read("shadow", rules, |item| endpoint_decl::shadow(item, &Known::served(backends), None)?.pop())
     }
 }
 
@@ -76,7 +76,7 @@ impl RollbackTo {
     /// # Errors
     /// [`ServeError::InvalidConfig`] with every mistake and its path.
     pub(crate) fn from_json(json: Json) -> Result<Self, ServeError> {
-        read(json, |item| {
+        read("rollback", json, |item| {
             let mut fields = item.fields()?;
             let to = fields.nullable("to", |item| item.whole(1, i64::MAX));
             fields.finish();
@@ -85,11 +85,21 @@ impl RollbackTo {
     }
 }
 
-fn read<T>(json: Json, read: impl FnOnce(Item<'_>) -> Option<T>) -> Result<T, ServeError> {
+/// Reads one of what `kind` says, which is the place of its whole.
+fn read<T>(kind: &str, json: Json, read: impl FnOnce(Item<'_>) -> Option<T>) -> Result<T, ServeError> {
     let node = Node::from_json(json).map_err(|problem| ServeError::InvalidConfig(vec![problem]))?;
     let problems = Problems::default();
     let value = read(Item::root(&node, &problems));
-    problems.unless(value)
+    problems.unless(value).map_err(|error| match error {
+        ServeError::InvalidConfig(mut problems) => {
+            let whole = place("", None);
+            problems.iter_mut().filter(|problem| problem.place == whole).for_each(|problem| {
+                problem.place = kind.into();
+            });
+            ServeError::InvalidConfig(problems)
+        }
+        other => other,
+    })
 }
 
 /// The declaration with its name, which may be told once more but not otherwise.
@@ -143,7 +153,8 @@ mod tests {
         assert_eq!(decl.methods, ["POST"], "a model is behind it");
         let again = EndpointDecl::from_json(&name, serde_json::to_value(&decl).unwrap(), &backends);
         assert_eq!(again.unwrap(), decl);
-        let told = problems(EndpointDecl::from_json(&name, json!({"traffic": {"b": 1}, "route": 1}), &backends));
+        let told =
+            problems(EndpointDecl::from_json(&name, json!({"traffic": {"b": 1}, "route": 1}), &backends));
         assert_eq!(told.len(), 2, "{told:?}");
         assert!(told.iter().any(|told| told.contains("there is no backend b; there are: a")), "{told:?}");
     }
@@ -154,7 +165,7 @@ mod tests {
         let policy = EndpointDecl::traffic_from_json(json!({"a": 1.0}), &backends).unwrap();
         assert_eq!(policy.len(), 1);
         let told = problems(EndpointDecl::traffic_from_json(json!({"a": 0.5}), &backends));
-        assert!(told[0].contains("add up to 0.5"), "{told:?}");
+        assert!(told[0].starts_with("traffic: the weights add up to 0.5"), "{told:?}");
         let a = BackendName::new("a").unwrap();
         for json in [json!(0.25), json!({"proportion": 0.25})] {
             let rule = EndpointDecl::shadow_from_json(&a, json, &backends).unwrap();

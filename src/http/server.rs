@@ -149,9 +149,9 @@ impl Serve {
                 service::configure(config, &office);
                 admin::configure(config, &serve, body);
             };
-            App::new().configure(configure).default_service(web::to(
-                |request: HttpRequest| std::future::ready(service::no_route(&request)),
-            ))
+            App::new().configure(configure).default_service(web::to(|request: HttpRequest| {
+                std::future::ready(service::no_route(&request))
+            }))
         };
         self.run(&listen, 1, app).await
     }

@@ -31,8 +31,8 @@ use crate::{
     store::{Applied, absolute, decl_of, same},
 };
 
-pub(super) use turn::Deploys;
 pub(crate) use single::steps;
+pub(super) use turn::Deploys;
 pub use turn::{DeployState, Progress};
 
 /// How a configuration is deployed.

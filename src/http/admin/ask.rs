@@ -9,11 +9,7 @@ use serde_json::Value as Json;
 use super::{Desk, gate, query::Query};
 use crate::{
     error::ServeError,
-    http::{
-        body,
-        exchange::Failure,
-        problem,
-    },
+    http::{body, exchange::Failure, problem},
     ids::{BackendName, EndpointName},
     serve::Serve,
 };
@@ -100,12 +96,14 @@ impl Ask {
 
 /// Relative paths in what is sent start where this process was started.
 pub(super) fn base_dir() -> Result<PathBuf, ServeError> {
-    let unknown = |error| ServeError::Internal(format!("the working directory cannot be told: {error}").into());
+    let unknown =
+        |error| ServeError::Internal(format!("the working directory cannot be told: {error}").into());
     std::env::current_dir().map_err(unknown)
 }
 
 fn json(bytes: &[u8]) -> Result<Json, ServeError> {
-    serde_json::from_slice(bytes).map_err(|error| ServeError::bad_request(format!("the body is not JSON: {error}")))
+    serde_json::from_slice(bytes)
+        .map_err(|error| ServeError::bad_request(format!("the body is not JSON: {error}")))
 }
 
 /// An error of this service as an answer.

@@ -27,7 +27,8 @@ pub(super) async fn put(mut ask: Ask) -> Answered {
         return Ok(document(&ask.serve.plan(&wanted)?));
     }
     let target = wanted.clone();
-    how.run(ask, |serve| serve.plan(&target), |serve, how| async move { serve.deploy(wanted, how).await }).await
+    how.run(ask, |serve| serve.plan(&target), |serve, how| async move { serve.deploy(wanted, how).await })
+        .await
 }
 
 /// How a deploy or rollback is run.

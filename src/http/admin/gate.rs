@@ -86,7 +86,9 @@ fn host(uri: &Uri, headers: &HeaderMap) -> Result<String, Stopped> {
 fn is_loopback(host: &str) -> bool {
     let is_port = |port: &str| port.len() <= 5 && port.bytes().all(|b| b.is_ascii_digit());
     let (name, port) = match host.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
-        Some((name, rest)) => (name, rest.strip_prefix(':').or(if rest.is_empty() { Some("") } else { None })),
+        Some((name, rest)) => {
+            (name, rest.strip_prefix(':').or(if rest.is_empty() { Some("") } else { None }))
+        }
         None => match host.split_once(':') {
             Some((name, port)) => (name, Some(port)),
             None => (host, Some("")),
@@ -124,7 +126,9 @@ mod tests {
     }
 
     fn stopped(method: &Method, pairs: &[(&'static str, &'static str)]) -> Option<&'static str> {
-        check(method, &Uri::from_static("/api/serve/status"), &headers(pairs)).err().map(|stopped| stopped.code)
+        check(method, &Uri::from_static("/api/serve/status"), &headers(pairs))
+            .err()
+            .map(|stopped| stopped.code)
     }
 
     #[test]
@@ -135,9 +139,22 @@ mod tests {
             assert_eq!(stopped(&Method::POST, &[("host", host)]), None, "{host}");
         }
         let elsewhere = [
-            "", "evil.example", "evil.example:8265", "localhost.evil.example", "127.0.0.1.evil.example",
-            "localhost:8265@evil.example", "10.0.0.1", "0.0.0.0:8265", "[::]", "[::1]x", "[::1", "::1",
-            "localhost:port", "localhost:123456", "127.0.0.1:80:80", "http://localhost",
+            "",
+            "evil.example",
+            "evil.example:8265",
+            "localhost.evil.example",
+            "127.0.0.1.evil.example",
+            "localhost:8265@evil.example",
+            "10.0.0.1",
+            "0.0.0.0:8265",
+            "[::]",
+            "[::1]x",
+            "[::1",
+            "::1",
+            "localhost:port",
+            "localhost:123456",
+            "127.0.0.1:80:80",
+            "http://localhost",
         ];
         for host in elsewhere {
             assert_eq!(stopped(&Method::GET, &[("host", host)]), Some("foreign_host"), "{host}");
@@ -153,9 +170,14 @@ mod tests {
         let host = ("host", "127.0.0.1:8265");
         let from = |origin| stopped(&Method::POST, &[host, ("origin", origin)]);
         assert_eq!(from("http://127.0.0.1:8265"), None);
-        for origin in
-            ["null", "", "http://evil.example", "https://127.0.0.1:8265", "http://127.0.0.1", "http://localhost:8265"]
-        {
+        for origin in [
+            "null",
+            "",
+            "http://evil.example",
+            "https://127.0.0.1:8265",
+            "http://127.0.0.1",
+            "http://localhost:8265",
+        ] {
             assert_eq!(from(origin), Some("foreign_origin"), "{origin}");
         }
         let twice = [host, ("origin", "http://127.0.0.1:8265"), ("origin", "http://evil.example")];
@@ -180,7 +202,8 @@ mod tests {
         for kind in ["application/json", "Application/JSON", "application/json; charset=utf-8"] {
             assert!(takes(kind), "{kind}");
         }
-        for kind in ["", "text/plain", "application/x-www-form-urlencoded", "application/jsonp", "text/json"] {
+        for kind in ["", "text/plain", "application/x-www-form-urlencoded", "application/jsonp", "text/json"]
+        {
             assert!(!takes(kind), "{kind}");
         }
         assert!(content_type(&HeaderMap::new()).is_err());

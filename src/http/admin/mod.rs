@@ -113,15 +113,19 @@ pub(crate) fn configure(config: &mut web::ServiceConfig, serve: &Weak<Inner>, bo
     let desk = Arc::new(Desk { serve: Weak::clone(serve), body, last: Mutex::default() });
     for resource in &RESOURCES {
         let desk = Arc::clone(&desk);
-        config.service(web::resource(resource.path).to(move |request: HttpRequest, payload: web::Payload| {
-            let desk = Arc::clone(&desk);
-            async move { answer(&desk, Some(resource), &request, payload.into_inner()).await }
-        }));
+        config.service(web::resource(resource.path).to(
+            move |request: HttpRequest, payload: web::Payload| {
+                let desk = Arc::clone(&desk);
+                async move { answer(&desk, Some(resource), &request, payload.into_inner()).await }
+            },
+        ));
     }
-    config.service(web::resource("/api{below:(/.*)?}").to(move |request: HttpRequest, payload: web::Payload| {
-        let desk = Arc::clone(&desk);
-        async move { answer(&desk, None, &request, payload.into_inner()).await }
-    }));
+    config.service(web::resource("/api{below:(/.*)?}").to(
+        move |request: HttpRequest, payload: web::Payload| {
+            let desk = Arc::clone(&desk);
+            async move { answer(&desk, None, &request, payload.into_inner()).await }
+        },
+    ));
 }
 
 /// The answer to a request, under its id; one that cannot be an id is replaced.

@@ -19,12 +19,15 @@ mod tests {
     use serde_json::Value;
 
     use super::{super::RESOURCES, DOCUMENT};
+    use crate::config::{BackendConfig, ServeConfig};
 
     #[test]
     fn every_route_and_method_is_described_and_nothing_else_is() {
         let served: BTreeSet<_> = RESOURCES
             .iter()
-            .flat_map(|resource| resource.methods.iter().map(|(method, _)| (resource.path.to_owned(), *method)))
+            .flat_map(|resource| {
+                resource.methods.iter().map(|(method, _)| (resource.path.to_owned(), *method))
+            })
             .map(|(path, method)| (path, method.to_lowercase()))
             .collect();
         let document: Value = serde_json::from_str(DOCUMENT).unwrap();
@@ -37,6 +40,25 @@ mod tests {
             .filter(|(_, key)| methods.contains(&key.as_str()))
             .collect();
         assert_eq!(described, served);
+    }
+
+    #[test]
+    fn every_key_of_a_configuration_is_described() {
+        let document: Value = serde_json::from_str(DOCUMENT).unwrap();
+        let endpoint = serde_json::json!({
+            "backends": [{"name": "a", "registered": "a"}], "endpoints": [{"name": "a", "backend": "a"}],
+        });
+        let whole = ServeConfig::from_json(endpoint, std::path::Path::new("")).unwrap();
+        for (schema, written) in [
+            ("BackendOptions", serde_json::to_value(BackendConfig::default()).unwrap()),
+            ("Endpoint", serde_json::to_value(&whole.endpoints[0]).unwrap()),
+            ("ServeConfig", serde_json::to_value(&whole).unwrap()),
+        ] {
+            for key in written.as_object().unwrap().keys() {
+                let described = &document["components"]["schemas"][schema]["properties"][key];
+                assert!(described.is_object(), "{schema}: {key}");
+            }
+        }
     }
 
     #[test]

@@ -42,7 +42,8 @@ impl Query {
         let allowed = seconds.filter(|seconds| !seconds.is_zero() && *seconds <= TIMEOUT_MAX);
         if allowed.is_none() {
             let max = TIMEOUT_MAX.as_secs();
-            let what = format!("{given:?} was given; allowed: a number of seconds, more than 0 and at most {max}");
+            let what =
+                format!("{given:?} was given; allowed: a number of seconds, more than 0 and at most {max}");
             self.wrong(key, &what);
         }
         allowed

@@ -14,8 +14,8 @@ use crate::serve::{Progress, Status};
 struct Now {
     #[serde(flatten)]
     status: Status,
-    /// The deploy under way.
-    deploy: Option<Progress>,
+    #[serde(flatten)]
+    deploys: Deploys,
 }
 
 #[derive(Serialize)]
@@ -23,16 +23,20 @@ struct Deploys {
     /// The deploy under way.
     deploy: Option<Progress>,
     /// What came of the one that ended last.
-    last: Option<Outcome>,
+    last_deploy: Option<Outcome>,
 }
 
 pub(super) async fn status(mut ask: Ask) -> Answered {
     ask.query.finish()?;
-    Ok(document(&Now { status: ask.serve.status(), deploy: ask.serve.progress() }))
+    Ok(document(&Now { status: ask.serve.status(), deploys: deploys(&ask) }))
 }
 
 pub(super) async fn progress(mut ask: Ask) -> Answered {
     ask.query.finish()?;
-    let last = ask.desk.last.lock().unwrap_or_else(PoisonError::into_inner).clone();
-    Ok(document(&Deploys { deploy: ask.serve.progress(), last }))
+    Ok(document(&deploys(&ask)))
+}
+
+fn deploys(ask: &Ask) -> Deploys {
+    let last_deploy = ask.desk.last.lock().unwrap_or_else(PoisonError::into_inner).clone();
+    Deploys { deploy: ask.serve.progress(), last_deploy }
 }

@@ -18,7 +18,8 @@ pub(super) async fn put(mut ask: Ask) -> Answered {
     let mut wanted = now.clone();
     let endpoint = find(&mut wanted, &name)?;
     endpoint.traffic = EndpointDecl::traffic_from_json(ask.json()?, &now.backends)?;
-    let weights: Vec<_> = endpoint.traffic.iter().map(|(backend, weight)| (backend.clone(), weight)).collect();
+    let weights: Vec<_> =
+        endpoint.traffic.iter().map(|(backend, weight)| (backend.clone(), weight)).collect();
     ask.serve.set_traffic(&name, weights).await?;
     Ok(changed(&steps(&now, &wanted)))
 }

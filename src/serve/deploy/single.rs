@@ -5,10 +5,7 @@ use crate::{
     config::{BackendDecl, EndpointDecl, ServeConfig},
     error::ServeError,
     plan::{Plan, PlanStep},
-    serve::{
-        Serve,
-        deploy::same_code,
-    },
+    serve::{Serve, deploy::same_code},
     store::checked,
 };
 

@@ -46,7 +46,8 @@ async fn patch_changes_what_is_given_and_nothing_else() {
 async fn every_mistake_is_told_with_its_place_and_nothing_is_done() {
     let (serve, _, api) = deployed().await;
     let at = "/api/serve/backends/one";
-    let wrong = json!({"registered": "one", "num_replicas": -1, "restart": {"max_restarts": "x"}, "colour": 1});
+    let wrong =
+        json!({"registered": "one", "num_replicas": -1, "restart": {"max_restarts": "x"}, "colour": 1});
     let (status, code, places) = refused(&api.put(at, &wrong).await);
     assert_eq!((status, code.as_str()), (400, "invalid_config"));
     assert_eq!(places, ["num_replicas", "restart.max_restarts", "colour"]);
@@ -61,7 +62,12 @@ async fn every_mistake_is_told_with_its_place_and_nothing_is_done() {
     let none = api.put(at, &json!({"num_replicas": 2})).await;
     assert!(none.text().contains("one of onnx and registered"), "{}", none.text());
     let config = api.send("PATCH", at, &json!({"user_config": {"x": 1}})).await;
-    assert_eq!((config.status, refused(&config).2), (400, vec!["user_config".to_owned()]), "{}", config.text());
+    assert_eq!(
+        (config.status, refused(&config).2),
+        (400, vec!["user_config".to_owned()]),
+        "{}",
+        config.text()
+    );
     assert_eq!(serve.get_backend_config("one").unwrap(), greenroom::BackendConfig::default());
     serve.shutdown().await.unwrap();
 }

@@ -18,7 +18,8 @@ async fn a_host_that_is_not_this_machine_is_refused_so_that_no_name_can_be_bent_
     }
     assert_eq!(api.raw("GET", "/api/serve/status", &[], "").await.status / 100, 4, "no host at all");
     let port = api.0.port();
-    for host in [format!("localhost:{port}"), "LOCALHOST".into(), format!("[::1]:{port}"), "127.0.0.2".into()] {
+    for host in [format!("localhost:{port}"), "LOCALHOST".into(), format!("[::1]:{port}"), "127.0.0.2".into()]
+    {
         let host = format!("host: {host}");
         assert_eq!(api.raw("GET", "/api/serve/status", &[&host], "").await.status, 200, "{host}");
     }
@@ -40,7 +41,11 @@ async fn a_page_of_another_origin_is_refused_and_told_no_permission_beforehand()
             ("POST", "/api/unknown"),
         ] {
             let answer = api.ask(method, path, &[origin, JSON], "{}").await;
-            assert_eq!((answer.status, answer.code().as_str()), (403, "foreign_origin"), "{origin} {method} {path}");
+            assert_eq!(
+                (answer.status, answer.code().as_str()),
+                (403, "foreign_origin"),
+                "{origin} {method} {path}"
+            );
             assert_eq!(answer.header("access-control-allow-origin"), None);
         }
     }

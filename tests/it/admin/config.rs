@@ -36,7 +36,8 @@ async fn a_dry_run_tells_the_plan_and_changes_nothing() {
     let (serve, data, api) = deployed().await;
     let mut wanted = both();
     wanted["backends"][0]["num_replicas"] = json!(3);
-    wanted["endpoints"][0] = json!({"name": "which", "route": "/which", "backend": "one", "shadow": {"two": 0.5}});
+    wanted["endpoints"][0] =
+        json!({"name": "which", "route": "/which", "backend": "one", "shadow": {"two": 0.5}});
     wanted["backends"].as_array_mut().unwrap().push(json!({"name": "third", "registered": "two"}));
     let plan = api.put("/api/serve/config?dry_run=true", &wanted).await;
     assert_eq!(plan.status, 200);
@@ -77,7 +78,11 @@ async fn what_is_absent_goes_and_mistakes_deep_inside_change_nothing() {
     for path in [AT, "/api/serve/config?dry_run=true", "/api/serve/config?wait=false"] {
         let (status, code, places) = refused(&api.put(path, &wrong).await);
         assert_eq!((status, code.as_str()), (400, "invalid_config"));
-        assert_eq!(places, ["backends[1].num_replicas", "backends[2].colour", "endpoints[0].backend"], "{path}");
+        assert_eq!(
+            places,
+            ["backends[1].num_replicas", "backends[2].colour", "endpoints[0].backend"],
+            "{path}"
+        );
     }
     let unknown = json!({"backends": [{"name": "a", "registered": "none"}]});
     assert_eq!(refused(&api.put(AT, &unknown).await).2, ["backends[0].registered"]);
@@ -184,7 +189,8 @@ async fn without_waiting_it_goes_on_and_tells_how_far_it_is_and_what_came_of_it(
     assert_eq!(steps(&begun.json()["changed"]), ["create backend slow"]);
     let under_way = progress(api, |progress| progress["deploy"]["state"] == "APPLYING").await;
     assert_eq!((&under_way["deploy"]["done"], &under_way["deploy"]["all"]), (&json!(0), &json!(1)));
-    let told = progress(api, |progress| progress["deploy"]["waits_for"] == "slow: 0 of 1 replicas ready").await;
+    let told =
+        progress(api, |progress| progress["deploy"]["waits_for"] == "slow: 0 of 1 replicas ready").await;
     assert_eq!(told["deploy"]["by"], "deploy");
     assert_eq!(api.get("/api/serve/status").await.json()["deploy"]["all"], 1);
     // One at a time, and nothing by hand meanwhile.
@@ -194,7 +200,7 @@ async fn without_waiting_it_goes_on_and_tells_how_far_it_is_and_what_came_of_it(
     }
     let_in.send(()).unwrap();
     let over = progress(api, |progress| progress["deploy"].is_null()).await;
-    let last = progress(api, |progress| progress["last"]["id"] == 2).await["last"].clone();
+    let last = progress(api, |progress| progress["last_deploy"]["id"] == 2).await["last_deploy"].clone();
     assert_eq!(steps(&last["changed"]), ["create backend slow"], "{over}");
     serve.shutdown().await.unwrap();
 }
@@ -217,8 +223,9 @@ async fn what_fails_is_taken_back_and_told_whether_it_was_waited_for_or_not() {
     assert!(failed.text().contains("there is no model"), "{}", failed.text());
     let begun = api.put("/api/serve/config?wait=false", &wanted).await;
     assert_eq!(begun.status, 202);
-    let last = progress(api, |progress| progress["deploy"].is_null()).await["last"].clone();
+    let last = progress(api, |progress| progress["deploy"].is_null()).await["last_deploy"].clone();
     assert_eq!(last["error"]["code"], "deploy_failed", "{last}");
+    assert_eq!(api.get("/api/serve/status").await.json()["last_deploy"], last);
     assert!(last["error"]["detail"].as_str().unwrap().contains("there is no model"));
     assert_eq!(last["changed"], json!([]));
     assert_eq!(get(data, "/which").await.text(), "1");
@@ -236,7 +243,7 @@ async fn a_caller_that_leaves_does_not_leave_a_change_half_made() {
     progress(api, |progress| progress["deploy"]["state"] == "APPLYING").await;
     drop(client);
     let_in.send(()).unwrap();
-    progress(api, |progress| progress["last"]["id"] == 2).await;
+    progress(api, |progress| progress["last_deploy"]["id"] == 2).await;
     assert_eq!(serve.config().backends.len(), 3);
     serve.shutdown().await.unwrap();
 }

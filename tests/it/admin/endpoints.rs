@@ -30,7 +30,8 @@ async fn put_makes_an_endpoint_and_replaces_it_and_delete_takes_it_away() {
 async fn every_mistake_of_an_endpoint_is_told_with_its_place_and_nothing_is_done() {
     let (serve, data, api) = deployed().await;
     let at = "/api/serve/endpoints/which";
-    let wrong = json!({"route": "no", "methods": ["FETCH"], "traffic": {"one": 0.5, "none": 0.4}, "colour": 1});
+    let wrong =
+        json!({"route": "no", "methods": ["FETCH"], "traffic": {"one": 0.5, "none": 0.4}, "colour": 1});
     let (status, code, places) = refused(&api.put(at, &wrong).await);
     assert_eq!((status, code.as_str()), (400, "invalid_config"));
     assert_eq!(places, ["route", "methods[0]", "traffic.none", "traffic", "colour"]);
@@ -49,22 +50,31 @@ async fn traffic_is_moved_and_told() {
     let at = "/api/serve/endpoints/which/traffic";
     assert_eq!(api.twice("PUT", at, &json!({"two": 1})).await, ["set_traffic endpoint which"]);
     assert_eq!(get(data, "/which").await.text(), "2");
-    assert_eq!(api.twice("PUT", at, &json!({"one": 0.25, "two": 0.75})).await, ["set_traffic endpoint which"]);
+    assert_eq!(
+        api.twice("PUT", at, &json!({"one": 0.25, "two": 0.75})).await,
+        ["set_traffic endpoint which"]
+    );
     let cases = [
-        (json!({"one": 0.5}), vec!["configuration"]),
+        (json!({"one": 0.5}), vec!["traffic"]),
         (json!({"one": -1, "two": 2}), vec!["one"]),
         (json!({"one": "1"}), vec!["one"]),
         (json!({"none": 1}), vec!["none"]),
-        (json!({}), vec!["configuration"]),
-        (json!([]), vec!["configuration"]),
+        (json!({}), vec!["traffic"]),
+        (json!([]), vec!["traffic"]),
     ];
     for (wrong, places) in cases {
         let answer = api.put(at, &wrong).await;
-        assert_eq!(refused(&answer), (400, "invalid_config".into(), places.iter().map(|p| (*p).into()).collect()));
+        assert_eq!(
+            refused(&answer),
+            (400, "invalid_config".into(), places.iter().map(|p| (*p).into()).collect())
+        );
     }
     let unknown = api.put("/api/serve/endpoints/none/traffic", &json!({"one": 1})).await;
     assert_eq!((unknown.status, unknown.code().as_str()), (404, "unknown_endpoint"));
-    assert_eq!(api.get("/api/serve/endpoints/which").await.json()["traffic"], json!({"one": 0.25, "two": 0.75}));
+    assert_eq!(
+        api.get("/api/serve/endpoints/which").await.json()["traffic"],
+        json!({"one": 0.25, "two": 0.75})
+    );
     serve.shutdown().await.unwrap();
 }
 
@@ -81,7 +91,9 @@ async fn a_shadow_is_set_changed_and_taken_away() {
     assert_eq!(did(&api.delete(at).await), [""; 0]);
     assert!(serve.list_endpoints()[0].shadow.is_empty());
     assert_eq!(api.twice("PUT", at, &json!(0)).await, [""; 0], "0 where there is none");
-    for (wrong, place) in [(json!(2), "two"), (json!({}), "two"), (json!({"proportion": "x"}), "two.proportion")] {
+    for (wrong, place) in
+        [(json!(2), "two"), (json!({}), "two"), (json!({"proportion": "x"}), "two.proportion")]
+    {
         assert_eq!(refused(&api.put(at, &wrong).await).2, [place], "{wrong}");
     }
     let own = api.put("/api/serve/endpoints/which/shadow/one", &json!(0.1)).await;

@@ -41,7 +41,8 @@ async fn every_operation_is_there_and_every_other_method_is_405() {
             assert!(known, "{method} {path}");
         }
     }
-    let mut names: Vec<_> = described.iter().map(|(_, _, operation)| operation["operationId"].to_string()).collect();
+    let mut names: Vec<_> =
+        described.iter().map(|(_, _, operation)| operation["operationId"].to_string()).collect();
     names.sort();
     let all = names.len();
     names.dedup();
@@ -61,7 +62,11 @@ async fn every_example_is_taken() {
             let at = path.replace("{name}", "digits").replace("{backend}", "next");
             examples.push((at, method.clone(), name.clone(), example["value"].clone()));
         }
-        assert_eq!(operation["requestBody"].is_null(), body["examples"].is_null(), "{method} {path} has no example");
+        assert_eq!(
+            operation["requestBody"].is_null(),
+            body["examples"].is_null(),
+            "{method} {path} has no example"
+        );
     }
     // The whole configuration first: the others are about what it declares. To go back there has to be one before.
     let rank = |path: &str| match path {

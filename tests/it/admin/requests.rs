@@ -11,7 +11,9 @@ const JSON: &str = "content-type: application/json";
 #[actix_web::test]
 async fn a_path_that_is_not_there_is_404_and_tells_where_all_are_described() {
     let (serve, _, api) = service().await;
-    for path in ["/api", "/api/", "/api/serve", "/api/serve/backend", "/api/serve/backends/a/b", "/api/serve/status/"] {
+    for path in
+        ["/api", "/api/", "/api/serve", "/api/serve/backend", "/api/serve/backends/a/b", "/api/serve/status/"]
+    {
         let answer = api.get(path).await;
         assert_eq!((answer.status, answer.code().as_str()), (404, "unknown_path"), "{path}");
         assert!(answer.text().contains("/api/openapi.json"));
@@ -82,7 +84,9 @@ async fn a_query_that_is_not_understood_is_refused_with_every_mistake() {
 #[actix_web::test]
 async fn a_name_that_cannot_be_one_is_refused_and_one_that_nothing_has_is_404() {
     let (serve, _, api) = service().await;
-    for path in ["/api/serve/backends/a%20b", "/api/serve/endpoints/%2e%2e", "/api/serve/backends/%F0%9F%98%80"] {
+    for path in
+        ["/api/serve/backends/a%20b", "/api/serve/endpoints/%2e%2e", "/api/serve/backends/%F0%9F%98%80"]
+    {
         let answer = api.get(path).await;
         assert_eq!((answer.status, answer.code().as_str()), (400, "invalid"), "{path}");
     }

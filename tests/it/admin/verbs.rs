@@ -6,13 +6,14 @@ use std::{
     net::TcpListener,
     path::PathBuf,
     process::{Command, Output},
+    time::Instant,
 };
 
 use serde_json::Value;
 
 use crate::{
     digits,
-    process::{Folder, Server, greenroom, output},
+    process::{Folder, LIMIT, Server, greenroom, output},
     socket::Socket,
 };
 
@@ -75,7 +76,17 @@ fn status_and_config_show_what_there_is() {
     let folder = folder("verbs-status");
     let server = Server::start(&folder);
     let status = told(&server, &["status"]);
-    for part in ["BACKEND", "digits", "next", "1 of 1", "RUNNING", "REPLICA", "0 (generation", "ENDPOINT", "/digits"] {
+    for part in [
+        "BACKEND",
+        "digits",
+        "next",
+        "1 of 1",
+        "RUNNING",
+        "REPLICA",
+        "digits/0 (generation",
+        "ENDPOINT",
+        "/digits",
+    ] {
         assert!(status.contains(part), "{part}: {status}");
     }
     assert!(status.contains("POST") && status.contains("digits 100%"), "{status}");
@@ -122,10 +133,9 @@ fn a_file_is_planned_deployed_and_gone_back_from() {
     let first = folder.yaml();
     let first = first.to_str().unwrap();
     assert_eq!(told(&server, &["plan", first]), "nothing to do\n", "it runs that file");
-    let yaml = FIRST.replace("version: '1'", "version: '2', num_replicas: 2").replace(
-        "backend: digits }",
-        "traffic: { digits: 0.5, next: 0.5 } }",
-    );
+    let yaml = FIRST
+        .replace("version: '1'", "version: '2', num_replicas: 2")
+        .replace("backend: digits }", "traffic: { digits: 0.5, next: 0.5 } }");
     let second = file(&folder, "second.yaml", &yaml);
     let second = second.to_str().unwrap();
     let plan = told(&server, &["plan", second]);
@@ -144,10 +154,16 @@ fn a_file_is_planned_deployed_and_gone_back_from() {
     assert_eq!(told(&server, &["plan", first]), "nothing to do\n");
     let begun = told(&server, &["deploy", second, "--no-wait"]);
     assert!(begun.contains("begun"), "{begun}");
-    let id = json(&server, &["history"])["history"].as_array().unwrap().len() as u64;
-    assert!(id >= 2);
+    let until = Instant::now() + LIMIT;
+    while json(&server, &["status"])["last_deploy"]["id"] != 4 {
+        assert!(Instant::now() < until, "it never ends");
+    }
+    assert_eq!(told(&server, &["plan", second]), "nothing to do\n");
+    let ids: Vec<_> =
+        json(&server, &["history"])["history"].as_array().unwrap().iter().map(|e| e["id"].clone()).collect();
+    assert_eq!(ids, [1, 2, 3, 4]);
     let error = refused(&server, &["rollback", "--to", "99"]);
-    assert!(error.contains("99") || error.contains("under way"), "{error}");
+    assert!(error.contains("there is no 99 in the history; it holds: 1, 2, 3, 4"), "{error}");
     server.end();
 }
 
@@ -165,7 +181,8 @@ fn progress_is_told_while_replicas_start() {
     let mut lines = BufReader::new(deploy.stderr.take().unwrap()).lines();
     let model = std::fs::read(digits::model()).unwrap();
     // It is read to know it, then to load it; each time whoever reads waits for this.
-    for waits in ["preparing, 0 of 0 steps done", "applying, 0 of 1 steps done: later: 0 of 1 replicas ready"] {
+    for waits in ["preparing, 0 of 0 steps done", "applying, 0 of 1 steps done: later: 0 of 1 replicas ready"]
+    {
         let told = lines.by_ref().map(Result::unwrap).find(|line| line == waits);
         assert!(told.is_some(), "never told: {waits}");
         File::options().write(true).open(&pipe).unwrap().write_all(&model).unwrap();
@@ -180,7 +197,8 @@ fn progress_is_told_while_replicas_start() {
 fn a_file_with_mistakes_is_refused_with_line_and_column_and_nothing_is_asked() {
     let folder = folder("verbs-mistakes");
     let server = Server::start(&folder);
-    let wrong = file(&folder, "wrong.yaml", "backends:\n  - name: a\n    onnx: digits.onnx\n    colour: red\n");
+    let wrong =
+        file(&folder, "wrong.yaml", "backends:\n  - name: a\n    onnx: digits.onnx\n    colour: red\n");
     let wrong = wrong.to_str().unwrap();
     for verb in ["plan", "deploy"] {
         let error = refused(&server, &[verb, wrong]);

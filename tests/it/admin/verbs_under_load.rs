@@ -55,10 +55,9 @@ fn more(answered: &AtomicUsize, requests: usize) {
 fn plan_deploy_scale_move_traffic_and_roll_back_fail_no_request() {
     let folder = folder("load-deploy");
     let server = Server::start(&folder);
-    let yaml = FIRST.replace("version: '1'", "version: '2', num_replicas: 3").replace(
-        "backend: digits }",
-        "traffic: { digits: 0.5, next: 0.5 } }",
-    );
+    let yaml = FIRST
+        .replace("version: '1'", "version: '2', num_replicas: 3")
+        .replace("backend: digits }", "traffic: { digits: 0.5, next: 0.5 } }");
     let second = file(&folder, "second.yaml", &yaml);
     let second = second.to_str().unwrap();
     let answered = under_load(&server, |answered| {
