@@ -19,12 +19,12 @@ struct Backends {
     backends: Vec<BackendDecl>,
 }
 
-pub(super) async fn list(mut ask: Ask) -> Answered {
+pub(super) fn list(mut ask: Ask) -> Answered {
     ask.query.finish()?;
     Ok(document(&Backends { backends: ask.serve.config().backends }))
 }
 
-pub(super) async fn get(mut ask: Ask) -> Answered {
+pub(super) fn get(mut ask: Ask) -> Answered {
     ask.query.finish()?;
     let name = ask.backend_name()?;
     Ok(document(find(&mut ask.serve.config(), &name)?))

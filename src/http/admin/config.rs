@@ -13,7 +13,7 @@ use crate::{
     serve::{DeployOptions, Deployed, Serve},
 };
 
-pub(super) async fn get(mut ask: Ask) -> Answered {
+pub(super) fn get(mut ask: Ask) -> Answered {
     ask.query.finish()?;
     Ok(document(&ask.serve.config()))
 }

@@ -19,12 +19,12 @@ struct Endpoints {
     endpoints: Vec<EndpointDecl>,
 }
 
-pub(super) async fn list(mut ask: Ask) -> Answered {
+pub(super) fn list(mut ask: Ask) -> Answered {
     ask.query.finish()?;
     Ok(document(&Endpoints { endpoints: ask.serve.config().endpoints }))
 }
 
-pub(super) async fn get(mut ask: Ask) -> Answered {
+pub(super) fn get(mut ask: Ask) -> Answered {
     ask.query.finish()?;
     let name = ask.endpoint_name()?;
     Ok(document(find(&mut ask.serve.config(), &name)?))

@@ -63,12 +63,9 @@ pub(super) fn check(method: &Method, uri: &Uri, headers: &HeaderMap) -> Result<(
 /// The host, with its port, that the request was meant for: this machine by a name that nobody else can give away.
 fn host(uri: &Uri, headers: &HeaderMap) -> Result<String, Stopped> {
     let mut hosts = headers.get_all(header::HOST).map(|value| value.to_str().unwrap_or(""));
-    let host = match (hosts.next(), hosts.next()) {
-        (Some(host), None) => host,
-        _ => {
-            let detail = "the request needs exactly one header `Host`".into();
-            return Err(Stopped::foreign("foreign_host", detail));
-        }
+    let (Some(host), None) = (hosts.next(), hosts.next()) else {
+        let detail = "the request needs exactly one header `Host`".into();
+        return Err(Stopped::foreign("foreign_host", detail));
     };
     let named = uri.authority().map(|authority| authority.as_str());
     match std::iter::once(host).chain(named).find(|host| !is_loopback(host)) {

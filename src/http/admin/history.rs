@@ -13,7 +13,7 @@ struct History {
     history: Vec<Applied>,
 }
 
-pub(super) async fn get(mut ask: Ask) -> Answered {
+pub(super) fn get(mut ask: Ask) -> Answered {
     ask.query.finish()?;
     Ok(document(&History { history: ask.serve.history() }))
 }

@@ -27,6 +27,7 @@ use actix_web::{
 };
 
 use self::{
+    Handler::{AtOnce, InTime},
     answer::{Answered, Outcome},
     ask::Ask,
 };
@@ -56,7 +57,14 @@ impl Desk {
 }
 
 type Answering = Pin<Box<dyn Future<Output = Answered>>>;
-type Handler = fn(Ask) -> Answering;
+
+/// How a request is answered.
+enum Handler {
+    /// From what is there.
+    AtOnce(fn(Ask) -> Answered),
+    /// When a change has come to its end.
+    InTime(fn(Ask) -> Answering),
+}
 
 /// One path with what it answers to.
 struct Resource {
@@ -66,44 +74,47 @@ struct Resource {
 
 /// Every path of the admin API; `openapi.json` describes the same, which a test holds.
 static RESOURCES: [Resource; 13] = [
-    Resource { path: "/api/openapi.json", methods: &[("GET", |ask| Box::pin(openapi::document(ask)))] },
-    Resource { path: "/api/serve/status", methods: &[("GET", |ask| Box::pin(status::status(ask)))] },
-    Resource { path: "/api/serve/progress", methods: &[("GET", |ask| Box::pin(status::progress(ask)))] },
+    Resource { path: "/api/openapi.json", methods: &[("GET", AtOnce(openapi::document))] },
+    Resource { path: "/api/serve/status", methods: &[("GET", AtOnce(status::status))] },
+    Resource { path: "/api/serve/progress", methods: &[("GET", AtOnce(status::progress))] },
     Resource {
         path: "/api/serve/config",
-        methods: &[("GET", |ask| Box::pin(config::get(ask))), ("PUT", |ask| Box::pin(config::put(ask)))],
+        methods: &[("GET", AtOnce(config::get)), ("PUT", InTime(|ask| Box::pin(config::put(ask))))],
     },
-    Resource { path: "/api/serve/history", methods: &[("GET", |ask| Box::pin(history::get(ask)))] },
-    Resource { path: "/api/serve/rollback", methods: &[("POST", |ask| Box::pin(history::rollback(ask)))] },
-    Resource { path: "/api/serve/shutdown", methods: &[("POST", |ask| Box::pin(shutdown::post(ask)))] },
-    Resource { path: "/api/serve/backends", methods: &[("GET", |ask| Box::pin(backends::list(ask)))] },
+    Resource { path: "/api/serve/history", methods: &[("GET", AtOnce(history::get))] },
+    Resource {
+        path: "/api/serve/rollback",
+        methods: &[("POST", InTime(|ask| Box::pin(history::rollback(ask))))],
+    },
+    Resource { path: "/api/serve/shutdown", methods: &[("POST", AtOnce(shutdown::post))] },
+    Resource { path: "/api/serve/backends", methods: &[("GET", AtOnce(backends::list))] },
     Resource {
         path: "/api/serve/backends/{name}",
         methods: &[
-            ("GET", |ask| Box::pin(backends::get(ask))),
-            ("PUT", |ask| Box::pin(backends::put(ask))),
-            ("PATCH", |ask| Box::pin(backends::patch(ask))),
-            ("DELETE", |ask| Box::pin(backends::delete(ask))),
+            ("GET", AtOnce(backends::get)),
+            ("PUT", InTime(|ask| Box::pin(backends::put(ask)))),
+            ("PATCH", InTime(|ask| Box::pin(backends::patch(ask)))),
+            ("DELETE", InTime(|ask| Box::pin(backends::delete(ask)))),
         ],
     },
-    Resource { path: "/api/serve/endpoints", methods: &[("GET", |ask| Box::pin(endpoints::list(ask)))] },
+    Resource { path: "/api/serve/endpoints", methods: &[("GET", AtOnce(endpoints::list))] },
     Resource {
         path: "/api/serve/endpoints/{name}",
         methods: &[
-            ("GET", |ask| Box::pin(endpoints::get(ask))),
-            ("PUT", |ask| Box::pin(endpoints::put(ask))),
-            ("DELETE", |ask| Box::pin(endpoints::delete(ask))),
+            ("GET", AtOnce(endpoints::get)),
+            ("PUT", InTime(|ask| Box::pin(endpoints::put(ask)))),
+            ("DELETE", InTime(|ask| Box::pin(endpoints::delete(ask)))),
         ],
     },
     Resource {
         path: "/api/serve/endpoints/{name}/traffic",
-        methods: &[("PUT", |ask| Box::pin(traffic::put(ask)))],
+        methods: &[("PUT", InTime(|ask| Box::pin(traffic::put(ask))))],
     },
     Resource {
         path: "/api/serve/endpoints/{name}/shadow/{backend}",
         methods: &[
-            ("PUT", |ask| Box::pin(traffic::put_shadow(ask))),
-            ("DELETE", |ask| Box::pin(traffic::delete_shadow(ask))),
+            ("PUT", InTime(|ask| Box::pin(traffic::put_shadow(ask)))),
+            ("DELETE", InTime(|ask| Box::pin(traffic::delete_shadow(ask)))),
         ],
     },
 ];
@@ -166,9 +177,12 @@ async fn consider(
         return Err(problem::not_allowed(Reader::Any, request.method(), &resource.allowed()));
     };
     let ask = Ask::read(desk, request, payload).await?;
-    // A task of its own: whoever leaves before it is answered does not leave a change half made.
-    let answered = actix_web::rt::spawn(handler(ask)).await;
-    answered.map_err(|_| ask::failed(stopped()))?.map_err(ask::failed)
+    let answered = match handler {
+        AtOnce(answer) => answer(ask),
+        // A task of its own: whoever leaves before it is answered does not leave a change half made.
+        InTime(answer) => actix_web::rt::spawn(answer(ask)).await.unwrap_or_else(|_| Err(stopped())),
+    };
+    answered.map_err(ask::failed)
 }
 
 /// What is told when the task of an answer ended without one: its thread ends, or it panicked.

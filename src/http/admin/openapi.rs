@@ -7,7 +7,7 @@ use super::{answer::Answered, ask::Ask};
 /// Written by hand; tests hold it beside what is served.
 const DOCUMENT: &str = include_str!("openapi.json");
 
-pub(super) async fn document(mut ask: Ask) -> Answered {
+pub(super) fn document(mut ask: Ask) -> Answered {
     ask.query.finish()?;
     Ok(HttpResponse::Ok().content_type("application/json").body(DOCUMENT))
 }

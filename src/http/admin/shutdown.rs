@@ -18,7 +18,7 @@ struct Ending {
     subject: &'static str,
 }
 
-pub(super) async fn post(mut ask: Ask) -> Answered {
+pub(super) fn post(mut ask: Ask) -> Answered {
     ask.query.finish()?;
     ask.nothing()?;
     let ending: &[Ending] = &[Ending { action: "shutdown", subject: "service" }];

@@ -26,12 +26,12 @@ struct Deploys {
     last_deploy: Option<Outcome>,
 }
 
-pub(super) async fn status(mut ask: Ask) -> Answered {
+pub(super) fn status(mut ask: Ask) -> Answered {
     ask.query.finish()?;
     Ok(document(&Now { status: ask.serve.status(), deploys: deploys(&ask) }))
 }
 
-pub(super) async fn progress(mut ask: Ask) -> Answered {
+pub(super) fn progress(mut ask: Ask) -> Answered {
     ask.query.finish()?;
     Ok(document(&deploys(&ask)))
 }
