@@ -10,6 +10,7 @@ mod events;
 mod holding;
 mod memory;
 mod office;
+mod reading;
 mod resolved;
 mod whole;
 
@@ -258,8 +259,7 @@ impl Actor for Controller {
     /// Also after a restart: takes up what was under way.
     fn started(&mut self, ctx: &mut Self::Context) {
         self.open_own(ctx);
-        ctx.run_interval(SAMPLE_PERIOD, |controller, ctx| {
-            controller.open_own(ctx);
+        ctx.run_interval(SAMPLE_PERIOD, |controller, _| {
             let now = tokio::time::Instant::now();
             controller.office.fleet().endpoints.values_mut().for_each(|endpoint| endpoint.sample(now));
         });
