@@ -5,6 +5,7 @@ mod end;
 mod options;
 mod restore;
 mod signals;
+#[allow(dead_code, reason = "code is registered by the deploying of configurations")]
 mod sources;
 mod status;
 mod system;

@@ -81,9 +81,13 @@ impl Drop for Unstarted {
 pub(crate) trait Code: Send + Sync {
     /// The ports over all its replicas.
     fn routes(&self, name: BackendName, outside: &Outside) -> BackendRoutes;
-    /// Whether it can do what the options ask; takes its fingerprint, for which a file may be read.
+    /// Whether it can do what the options ask.
     fn check(&self, config: &BackendConfig) -> Result<(), ServeError>;
-    /// What tells it apart where no version is given, once it was checked; a closure has none.
+    /// Whether its fingerprint is still to be taken, which may take long.
+    fn is_unread(&self) -> bool;
+    /// Takes its fingerprint: reads a file. Whatever that needs is waited for here.
+    fn read(&self) -> Result<(), ServeError>;
+    /// What tells it apart where no version is given, once it was taken; a closure has none.
     fn fingerprint(&self) -> Option<Fingerprint>;
     /// Set for inference models: what is known of the model once it is loaded.
     fn model(&self) -> Option<Arc<OnceLock<ModelMetadata>>>;
@@ -130,6 +134,14 @@ impl<A: Actor<Context = ReplicaContext<A>>> Code for Backend<A> {
                 "running a batch again needs copies of its messages; call `.retries_batches::<M>()`",
             ));
         }
+        Ok(())
+    }
+
+    fn is_unread(&self) -> bool {
+        self.fingerprint.as_ref().is_some_and(|fingerprint| fingerprint.get().is_none())
+    }
+
+    fn read(&self) -> Result<(), ServeError> {
         self.fingerprint.as_ref().map_or(Ok(()), Fingerprinted::take)
     }
 

@@ -9,11 +9,13 @@ mod endpoints;
 mod events;
 mod holding;
 mod memory;
+mod office;
+mod reading;
 mod resolved;
 mod whole;
 
 use std::{
-    sync::{Arc, Mutex, MutexGuard, PoisonError, atomic::Ordering},
+    sync::{Arc, atomic::Ordering},
     time::{Duration, Instant},
 };
 
@@ -27,16 +29,11 @@ use crate::{
         fleet::{BackendEntry, Fleet, ReplicaEntry, Seat, admitted},
         identity::Identity,
         reconcile::{Action, ReplicaState, next_actions},
-        threads::Threads,
-        timer::TimerKind,
     },
-    comparison::comparer::Comparer,
     config::Placement,
     error::ServeError,
     guard::drop_guarded,
     ids::{BackendName, ReplicaId},
-    metrics::{Metrics, in_flight::InFlight},
-    routing::{directory::Directory, models::Models, routes::Routes},
     traffic::window::SAMPLE_PERIOD,
 };
 
@@ -48,6 +45,7 @@ pub(crate) use ending::{Crash, DrainAll};
 pub(crate) use endpoints::{CreateEndpoint, DeleteEndpoint, SetShadow, SetTraffic};
 use events::{DrainTimedOut, Happened, StartTimedOut};
 pub(crate) use memory::Memory;
+pub(crate) use office::Office;
 pub(crate) use resolved::Resolved;
 pub(crate) use whole::{Quiet, SetEndpoints};
 
@@ -59,31 +57,6 @@ const REPLACE_PAUSE_MAX: Duration = Duration::from_secs(30);
 const THREAD_PAUSE: Duration = Duration::from_millis(10);
 /// How long a replica that was told to stop may take before it is given up for lost.
 const STOP_GRACE: Duration = Duration::from_millis(500);
-
-/// What the Controller works with; outlives its state.
-pub(crate) struct Office {
-    pub(crate) fleet: Mutex<Fleet>,
-    /// What it was told. Whoever holds it does not ask for the fleet.
-    pub(crate) memory: Mutex<Memory>,
-    pub(crate) directory: Arc<Directory>,
-    pub(crate) routes: Arc<Routes>,
-    pub(crate) models: Arc<Models>,
-    pub(crate) threads: Arc<Threads>,
-    pub(crate) metrics: Arc<Metrics>,
-    /// Compares the answers of shadow backends.
-    pub(crate) comparer: Arc<Comparer>,
-    /// HTTP requests whose bodies are read or whose answers are made.
-    pub(crate) exchanges: Arc<InFlight>,
-    pub(crate) timer: TimerKind,
-    /// Everything shares the thread that there is, whose time a test may have paused.
-    pub(crate) one_thread: bool,
-}
-
-impl Office {
-    pub(crate) fn fleet(&self) -> MutexGuard<'_, Fleet> {
-        self.fleet.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
 
 /// Owns what should exist and makes it so.
 pub(crate) struct Controller {
@@ -286,8 +259,7 @@ impl Actor for Controller {
     /// Also after a restart: takes up what was under way.
     fn started(&mut self, ctx: &mut Self::Context) {
         self.open_own(ctx);
-        ctx.run_interval(SAMPLE_PERIOD, |controller, ctx| {
-            controller.open_own(ctx);
+        ctx.run_interval(SAMPLE_PERIOD, |controller, _| {
             let now = tokio::time::Instant::now();
             controller.office.fleet().endpoints.values_mut().for_each(|endpoint| endpoint.sample(now));
         });

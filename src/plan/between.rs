@@ -82,7 +82,7 @@ fn backend_step(
     new: &BackendDecl,
     same_code: &impl Fn(&BackendName) -> bool,
 ) -> Option<PlanStep> {
-    let work = || Work::Backend(new.clone());
+    let work = || Work::Backend(Box::new(new.clone()));
     let Some(old) = old else {
         return Some(PlanStep::new(PlanAction::Create, work(), vec![PlanReason::text("not there yet")]));
     };

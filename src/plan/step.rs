@@ -81,7 +81,7 @@ pub struct PlanReason {
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Work {
     /// Make this backend, or change it into this.
-    Backend(BackendDecl),
+    Backend(Box<BackendDecl>),
     /// Make this endpoint, or change it into this. Steps for one endpoint hold the same.
     Endpoint(EndpointDecl),
     DeleteEndpoint(EndpointName),

@@ -281,7 +281,7 @@ impl World {
 
     fn take(&mut self, step: &PlanStep) {
         match step.work.clone() {
-            Work::Backend(decl) => drop(self.backends.insert(decl.name.clone(), decl)),
+            Work::Backend(decl) => drop(self.backends.insert(decl.name.clone(), *decl)),
             Work::Endpoint(decl) => drop(self.endpoints.insert(decl.name.clone(), plain(&decl))),
             Work::DeleteEndpoint(name) => assert!(self.endpoints.remove(&name).is_some()),
             Work::DeleteBackend(name) => assert!(self.backends.remove(&name).is_some()),

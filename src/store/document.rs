@@ -32,7 +32,7 @@ impl Mistake {
             Self::Damaged { place, why } => {
                 Self::damaged(place.replacen(first, &first.replace('0', &index.to_string()), 1), why)
             }
-            other => other,
+            future @ Self::FromTheFuture { .. } => future,
         }
     }
 }

@@ -1,6 +1,7 @@
 //! Deploying configurations as a whole: planned, applied together or taken back, kept in a history.
 
 mod failures;
+mod kept;
 mod load;
 mod refusals;
 mod turns;

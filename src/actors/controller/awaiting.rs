@@ -1,15 +1,15 @@
 //! Restored backends whose code is not there yet: how they come back, and what ends their waiting.
 
-use std::{sync::Arc, time::Instant};
+use std::{future::ready, sync::Arc, time::Instant};
 
-use actix::{Handler, Message};
+use actix::{AsyncContext, Handler, Message, ResponseFuture};
 use tokio::sync::oneshot;
 
 use crate::{
     actors::{
         build::Code,
         context::ReplicaContext,
-        controller::{Controller, Office, Outcome, backends::Opening, endpoints::restore_endpoint},
+        controller::{Controller, Office, Outcome, backends::Opening, endpoints::restore_endpoint, reading},
         fleet::Awaiting,
     },
     config::{BackendConfig, BackendDecl, BackendUpdate, ServeConfig, Source},
@@ -17,6 +17,7 @@ use crate::{
     guard::drop_guarded,
     ids::BackendName,
     routing::backend_routes::BackendRoutes,
+    traffic::window::SAMPLE_PERIOD,
 };
 
 /// Makes backends and endpoints again that were wanted before the process ended. Each backend waits for its code;
@@ -68,13 +69,21 @@ impl Controller {
         Ok(Opening { decl: BackendDecl { config, ..given.clone() }, given: Some(given), code, restored })
     }
 
-    /// Starts what needs no program to give its code, and tries again what did not fit before.
+    /// Starts what needs no program to give its code, and tries from time to time what did not fit.
     pub(super) fn open_own(&self, ctx: &mut ReplicaContext<Self>) {
-        let fleet = self.office.fleet();
-        let own = fleet.awaiting.iter().filter(|(_, awaiting)| awaiting.code.is_some());
-        let names: Vec<_> = own.map(|(name, _)| name.clone()).collect();
-        drop(fleet);
-        names.into_iter().for_each(|name| actix::AsyncContext::notify(ctx, OpenOwn(name)));
+        self.open_each(|_| true, ctx);
+        ctx.run_interval(SAMPLE_PERIOD, |controller, ctx| {
+            controller.open_each(|awaiting| awaiting.reason.is_some(), ctx);
+        });
+    }
+
+    fn open_each(&self, which: impl Fn(&Awaiting) -> bool, ctx: &mut ReplicaContext<Self>) {
+        for (name, awaiting) in &mut self.office.fleet().awaiting {
+            if awaiting.code.is_some() && which(awaiting) {
+                awaiting.reason = None;
+                ctx.notify(OpenOwn(name.clone()));
+            }
+        }
     }
 
     /// Changes the options of a backend that awaits its code. Whether the code can follow them is seen when it comes.
@@ -121,7 +130,7 @@ impl Handler<CodeGiven> for Controller {
         drop(fleet);
         for (name, before) in replaced {
             drop_guarded(before);
-            actix::AsyncContext::notify(ctx, OpenOwn(name));
+            AsyncContext::notify(ctx, OpenOwn(name));
         }
         drop_guarded(code);
     }
@@ -129,23 +138,30 @@ impl Handler<CodeGiven> for Controller {
 
 /// Start a restored backend whose code is known.
 #[derive(Message)]
-#[rtype(result = "()")]
+#[rtype(result = "Outcome")]
 struct OpenOwn(BackendName);
 
 impl Handler<OpenOwn> for Controller {
-    type Result = ();
-    fn handle(&mut self, OpenOwn(name): OpenOwn, ctx: &mut Self::Context) {
+    type Result = ResponseFuture<Outcome>;
+    fn handle(&mut self, OpenOwn(name): OpenOwn, ctx: &mut Self::Context) -> Self::Result {
         let fleet = self.office.fleet();
-        let Some(awaiting) = fleet.awaiting.get(&name) else { return };
-        let (decl, code) = (awaiting.decl.clone(), awaiting.code.clone());
+        let known = fleet.awaiting.get(&name);
+        let known = known.and_then(|awaiting| Some((awaiting.decl.clone(), awaiting.code.clone()?)));
         drop(fleet);
-        let Some(code) = code else { return };
-        let (nobody, _) = oneshot::channel();
-        let opening = Opening { decl, given: None, code, restored: true };
-        if let Err(why) = self.open(opening, nobody, ctx)
-            && let Some(awaiting) = self.office.fleet().awaiting.get_mut(&name)
-        {
-            awaiting.reason = Some(why.to_string().into());
-        }
+        let Some((decl, code)) = known else { return Box::pin(ready(Ok(()))) };
+        let outcome: ResponseFuture<Outcome> = if code.is_unread() {
+            reading::first(code, OpenOwn(name.clone()), ctx)
+        } else {
+            let (nobody, _) = oneshot::channel();
+            Box::pin(ready(self.open(Opening { decl, given: None, code, restored: true }, nobody, ctx)))
+        };
+        let office = Arc::clone(&self.office);
+        Box::pin(async move {
+            let outcome = outcome.await;
+            if let (Err(why), Some(awaiting)) = (&outcome, office.fleet().awaiting.get_mut(&name)) {
+                awaiting.reason = Some(why.to_string().into());
+            }
+            outcome
+        })
     }
 }

@@ -13,7 +13,7 @@ use crate::{
         backend_state::BackendState,
         build::Code,
         context::ReplicaContext,
-        controller::{Controller, Outcome, events::DrainTimedOut, refuse, wait},
+        controller::{Controller, Outcome, events::DrainTimedOut, reading, refuse, wait},
         fleet::{BackendEntry, Fleet, Waiter, Wish},
         reconcile::ReplicaState,
     },
@@ -45,6 +45,10 @@ impl Handler<CreateBackend> for Controller {
         CreateBackend { name, source, code, config }: CreateBackend,
         ctx: &mut Self::Context,
     ) -> Self::Result {
+        if code.is_unread() {
+            let read = Arc::clone(&code);
+            return reading::first(read, CreateBackend { name, source, code, config }, ctx);
+        }
         let (tx, rx) = oneshot::channel();
         let opened = self.opening(BackendDecl { name, source, config }, code);
         match opened.and_then(|opening| self.open(opening, tx, ctx)) {
@@ -76,6 +80,10 @@ impl Handler<DeployBackend> for Controller {
         }
         if let Err(why) = code.check(&config) {
             return refuse(why);
+        }
+        if code.is_unread() {
+            let read = Arc::clone(&code);
+            return reading::first(read, DeployBackend { name, source, code, config }, ctx);
         }
         let given = BackendDecl { name: name.clone(), source: source.clone(), config: config.clone() };
         self.lead_to(name, Wish { code, source, config }, Some(given), ctx)
@@ -143,6 +151,9 @@ impl Controller {
         let Opening { decl, given, code, restored } = opening;
         let name = decl.name.clone();
         code.check(&decl.config)?;
+        if self.office.directory.closing() {
+            return Err(ServeError::ShuttingDown);
+        }
         let metrics = self.office.metrics.registry.backend(&name);
         let mut fleet = self.office.fleet();
         let mut entry = BackendEntry {

@@ -161,9 +161,10 @@ fn place(
     watch(&mut seen, &state);
     let mut meant = None;
     if fleet.endpoints.contains_key(&name) {
-        office
-            .routes
-            .replace(&[], &[(Arc::clone(&slot), &endpoint)], || meant = slot.publish(Some(state)))?;
+        office.routes.replace(&[], &[(Arc::clone(&slot), &endpoint)], || {
+            meant = slot.publish(Some(state));
+            Ok(())
+        })?;
     } else {
         office.routes.add(&slot, &endpoint)?;
         meant = slot.publish(Some(state));

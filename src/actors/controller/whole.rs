@@ -17,6 +17,7 @@ use crate::{
     endpoint::Checked,
     guard::drop_guarded,
     ids::EndpointName,
+    store::decl_of,
 };
 
 /// Make or change these endpoints and take those away, all at once or not at all: no caller sees some of it, and
@@ -32,16 +33,23 @@ impl Handler<SetEndpoints> for Controller {
     type Result = Outcome;
     fn handle(&mut self, SetEndpoints { set, gone }: SetEndpoints, _: &mut Self::Context) -> Outcome {
         let office = &self.office;
-        let mut fleet = office.fleet();
+        let fleet = office.fleet();
         let mut states = Vec::with_capacity(set.len());
         for (_, declared) in &set {
             states.push(Resolved::find(&fleet, declared)?.check(declared)?);
             start_comparing(office, declared)?;
         }
+        // The Controller alone changes the fleet: what was found stays so while this is written down.
+        drop(fleet);
         let slots: Vec<_> =
             set.iter().map(|(name, declared)| (office.directory.slot(name), declared)).collect();
         let mut replaced = Vec::new();
         office.routes.replace(&gone, &slots, || {
+            office.remember(|saved| {
+                set.iter().for_each(|(name, declared)| saved.put_endpoint(decl_of(name, declared)));
+                gone.iter().for_each(|name| saved.remove_endpoint(name));
+            })?;
+            let mut fleet = office.fleet();
             for ((slot, declared), resolved) in slots.iter().zip(states) {
                 let state = resolved.state(office, &fleet, &slot.name, declared);
                 let mut before = fleet.endpoints.remove(&slot.name);
@@ -58,7 +66,9 @@ impl Handler<SetEndpoints> for Controller {
                 fleet.endpoints.insert(slot.name.clone(), entry);
                 replaced.push((before, meant));
             }
+            Ok(())
         })?;
+        let mut fleet = office.fleet();
         for name in &gone {
             if let Some(entry) = fleet.endpoints.remove(name) {
                 let meant = entry.slot.publish(None);

@@ -35,8 +35,8 @@ impl Serve {
             let awaited = || self.0.office.fleet().awaiting.get(&decl.name).is_some_and(|a| a.decl == *decl);
             match self.0.sources.code(&decl.source) {
                 Ok(code) => {
-                    problems
-                        .extend(code.check(&decl.config).err().into_iter().flat_map(|why| at(&place, why)));
+                    let checked = code.check(&decl.config).err().into_iter().chain(code.read().err());
+                    problems.extend(checked.flat_map(|why| at(&place, why)));
                     codes.insert(decl.name.clone(), code);
                 }
                 // It was restored, and stays as it is until it has its code.

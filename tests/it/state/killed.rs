@@ -223,7 +223,7 @@ fn five_hundred_changes_survive_kills_at_random_moments() {
             assert_eq!(told, format!("made {made}"));
             made += 1;
         }
-        let moment = Instant::now() + Duration::from_micros(rng.random_range(0..4_000));
+        let moment = Instant::now() + Duration::from_micros(rng.random_range(0..15_000));
         while Instant::now() < moment {
             std::hint::spin_loop();
         }

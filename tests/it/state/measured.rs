@@ -9,9 +9,9 @@ use crate::support::quiet_panics;
 
 const BACKENDS: usize = 100;
 
-async fn filled(options: ServeOptions) -> Serve {
+async fn filled(options: ServeOptions, backends: usize) -> Serve {
     let serve = Serve::start(options.current_thread()).await.unwrap();
-    for i in 0..BACKENDS {
+    for i in 0..backends {
         let name = format!("b{i}");
         serve.create_backend(&name, number(1), config()).await.unwrap();
         serve.create_endpoint(&name, Endpoint::new(&name).route(format!("/{name}"))).await.unwrap();
@@ -36,7 +36,7 @@ async fn change(serve: &Serve) -> Duration {
 async fn a_hundred_backends_are_back_at_once_after_a_crash_of_the_controller_and_after_a_restart() {
     quiet_panics();
     let folder = Folder::new();
-    let serve = filled(ServeOptions::default().state(folder.state())).await;
+    let serve = filled(ServeOptions::default().state(folder.state()), BACKENDS).await;
     let mut away = Vec::new();
     for _ in 0..5 {
         let begun = Instant::now();
@@ -54,12 +54,16 @@ async fn a_hundred_backends_are_back_at_once_after_a_crash_of_the_controller_and
     let restored = begun.elapsed();
     assert_eq!(serve.list_backends().len(), BACKENDS);
     serve.shutdown().await.unwrap();
-    let forgetful = filled(ServeOptions::default()).await;
+    let forgetful = filled(ServeOptions::default(), BACKENDS).await;
     let unkept = change(&forgetful).await;
     forgetful.shutdown().await.unwrap();
+    let small = Folder::new();
+    let few = filled(ServeOptions::default().state(small.state()), 2).await;
+    let small = change(&few).await;
+    few.shutdown().await.unwrap();
     println!(
         "{BACKENDS} backends, {bytes} bytes: the Controller is away for {:?} after a crash (worst {:?}), a change takes \
-         {kept:?} (without a directory {unkept:?}), a new Serve is back in {restored:?}",
+         {kept:?} (of 2 backends {small:?}, without a directory {unkept:?}), a new Serve is back in {restored:?}",
         away[2], away[4]
     );
     assert!(away[0] <= Duration::from_millis(50), "{away:?}");

@@ -81,6 +81,7 @@ async fn a_change_that_cannot_be_kept_is_refused_and_nothing_has_changed() {
     folder.clear();
     serve.set_traffic("e", [("b", 1.0)]).await.unwrap();
     assert_eq!(ask(&serve, "e").await, Ok(2));
+    assert_eq!((folder.kept("c"), &folder.kept("a").unwrap()["num_replicas"]), (None, &json!(1)));
     serve.shutdown().await.unwrap();
 }
 
