@@ -9,12 +9,12 @@ use std::{
     time::Instant,
 };
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::{
     digits,
     process::{Folder, LIMIT, Server, greenroom, output},
-    socket::Socket,
+    socket::{Socket, head},
 };
 
 /// Two copies of the model, `digits` and `next`, and the endpoint over the first.
@@ -65,7 +65,7 @@ pub fn refused(server: &Server, words: &[&str]) -> String {
 }
 
 /// What a machine is told.
-fn json(server: &Server, words: &[&str]) -> Value {
+fn answer(server: &Server, words: &[&str]) -> Value {
     serde_json::from_str(&told(server, &[words, &["--json"]].concat())).unwrap()
 }
 
@@ -90,9 +90,9 @@ fn status_and_config_show_what_there_is() {
         assert!(status.contains(part), "{part}: {status}");
     }
     assert!(status.contains("POST") && status.contains("digits 100%"), "{status}");
-    assert_eq!(json(&server, &["status"])["backends"][0]["replicas"].as_array().unwrap().len(), 1);
+    assert_eq!(answer(&server, &["status"])["backends"][0]["replicas"].as_array().unwrap().len(), 1);
     let config: Value = serde_json::from_str(&told(&server, &["config"])).unwrap();
-    assert_eq!(config, json(&server, &["config"]));
+    assert_eq!(config, answer(&server, &["config"]));
     let model = folder.yaml().with_file_name("digits.onnx");
     assert_eq!(config["backends"][0]["onnx"], model.to_str().unwrap());
     assert_eq!(config["endpoints"][0]["traffic"]["digits"], 1.0);
@@ -155,12 +155,16 @@ fn a_file_is_planned_deployed_and_gone_back_from() {
     let begun = told(&server, &["deploy", second, "--no-wait"]);
     assert!(begun.contains("begun"), "{begun}");
     let until = Instant::now() + LIMIT;
-    while json(&server, &["status"])["last_deploy"]["id"] != 4 {
+    while answer(&server, &["status"])["last_deploy"]["id"] != 4 {
         assert!(Instant::now() < until, "it never ends");
     }
     assert_eq!(told(&server, &["plan", second]), "nothing to do\n");
-    let ids: Vec<_> =
-        json(&server, &["history"])["history"].as_array().unwrap().iter().map(|e| e["id"].clone()).collect();
+    let ids: Vec<_> = answer(&server, &["history"])["history"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|e| e["id"].clone())
+        .collect();
     assert_eq!(ids, [1, 2, 3, 4]);
     let error = refused(&server, &["rollback", "--to", "99"]);
     assert!(error.contains("there is no 99 in the history; it holds: 1, 2, 3, 4"), "{error}");
@@ -227,7 +231,7 @@ fn delete_says_what_kind_it_deletes() {
     assert_eq!(told(&server, &["delete", "endpoint", "digits"]), NOTHING);
     assert!(told(&server, &["delete", "backend", "digits", "--force"]).contains("delete  backend  digits"));
     assert_eq!(told(&server, &["delete", "backend", "digits"]), NOTHING);
-    assert_eq!(json(&server, &["delete", "backend", "next"])["changed"][0]["action"], "delete");
+    assert_eq!(answer(&server, &["delete", "backend", "next"])["changed"][0]["action"], "delete");
     assert!(told(&server, &["status"]).starts_with("no backends"));
     server.end();
 }
@@ -237,6 +241,34 @@ fn shutdown_ends_the_process_in_order() {
     let mut server = Server::start(&folder("verbs-shutdown"));
     assert_eq!(told(&server, &["shutdown"]), "the service ends\n");
     server.ended();
+}
+
+#[test]
+fn what_was_changed_by_hand_is_there_when_the_service_comes_back() {
+    let folder = folder("verbs-state");
+    std::fs::write(folder.yaml(), format!("state: ./kept\n{FIRST}")).unwrap();
+    let mut server = Server::start(&folder);
+    told(&server, &["traffic", "digits", "next=1"]);
+    let mut admin = Socket::connect(server.admin);
+    let model = folder.yaml().with_file_name("digits.onnx");
+    for (path, body) in [
+        ("backends/more", json!({"onnx": model, "resources": {"num_cpus": 0.1}})),
+        ("endpoints/more", json!({"route": "/more", "backend": "more"})),
+    ] {
+        let headers = "content-type: application/json\r\n";
+        let request = head("PUT", &format!("/api/serve/{path}"), headers, body.to_string().len());
+        admin.write(request.replace("host: test", "host: localhost").as_bytes()).unwrap();
+        admin.write(body.to_string().as_bytes()).unwrap();
+        let answer = admin.receive().expect("an answer");
+        assert_eq!(answer.status, 200, "{}", String::from_utf8_lossy(&answer.body));
+    }
+    let config = told(&server, &["config"]);
+    told(&server, &["shutdown"]);
+    server.ended();
+    let server = Server::start(&folder);
+    assert_eq!(told(&server, &["config"]), config);
+    assert!(told(&server, &["status"]).contains("/more"));
+    server.end();
 }
 
 #[test]
