@@ -133,6 +133,10 @@ fn a_file_is_planned_deployed_and_gone_back_from() {
     let first = folder.yaml();
     let first = first.to_str().unwrap();
     assert_eq!(told(&server, &["plan", first]), "nothing to do\n", "it runs that file");
+    let address = format!("http://{}", server.admin);
+    let mut here = greenroom(&["plan", "serve.yaml", "--address", &address]);
+    let here = here.current_dir(folder.yaml().parent().unwrap()).output().unwrap();
+    assert_eq!(String::from_utf8(here.stdout).unwrap(), "nothing to do\n", "wherever it is told from");
     let yaml = FIRST
         .replace("version: '1'", "version: '2', num_replicas: 2")
         .replace("backend: digits }", "traffic: { digits: 0.5, next: 0.5 } }");
