@@ -77,7 +77,7 @@ async fn deploy(serve: &Serve, config: ServeConfig) -> Result<Deployed, ServeErr
     tokio::select! {
         biased;
         deployed = serve.deploy(config, DeployOptions::default().by("file")) => deployed,
-        never = progress::told(serve) => match never {},
+        never = progress::told(serve, tell) => match never {},
     }
 }
 

@@ -178,7 +178,24 @@ impl ResponseError for ServeError {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
+
+    #[test]
+    fn what_is_in_the_way_of_a_deploy_is_a_conflict_and_one_that_takes_too_long_a_time_out() {
+        let failed = ServeError::DeployFailed {
+            step: "create backend a".into(),
+            cause: Box::new(ServeError::invalid("a", "b")),
+            left: None,
+        };
+        for (error, code) in [(ServeError::DeployInProgress, "deploy_in_progress"), (failed, "deploy_failed")]
+        {
+            assert_eq!((status(&error), error.code()), (StatusCode::CONFLICT, code));
+        }
+        let late = ServeError::TimedOut { what: "the deploy".into(), after: Duration::from_secs(1) };
+        assert_eq!(status(&late), StatusCode::GATEWAY_TIMEOUT);
+    }
 
     #[test]
     fn a_backend_s_own_status_is_kept_and_a_panic_s_text_is_not_told() {

@@ -26,13 +26,16 @@ impl Sources {
         self.know(name, Known { code, made: false });
     }
 
-    /// From now on the name means this code, for as long as [`keep`](Self::keep) says.
+    /// From now on the name means this code, for as long as [`keep`](Self::keep) says, unless it was registered.
     pub(crate) fn made(&self, name: BackendName, code: Arc<dyn Code>) {
         self.know(name, Known { code, made: true });
     }
 
-    fn know(&self, name: BackendName, known: Known) {
-        let before = self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(name, known);
+    fn know(&self, name: BackendName, mut known: Known) {
+        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        known.made &= all.get(&name).is_none_or(|before| before.made);
+        let before = all.insert(name, known);
+        drop(all);
         // The user's code may go with it: not under the lock.
         crate::guard::drop_guarded(before);
     }

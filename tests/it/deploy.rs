@@ -185,6 +185,7 @@ async fn what_the_program_made_by_itself_is_a_registered_backend() -> Result<(),
 async fn the_code_of_a_backend_that_nobody_can_come_back_to_is_let_go() -> Result<(), ServeError> {
     let stage = Stage::new().await?;
     let serve = stage.serve();
+    register(serve);
     let heavy = Arc::new(());
     let made = |heavy: Arc<()>| {
         Backend::new(move |_| {
@@ -201,8 +202,10 @@ async fn the_code_of_a_backend_that_nobody_can_come_back_to_is_let_go() -> Resul
     serve.delete_backend("mine", false).await?;
     assert!(Arc::strong_count(&heavy) > 1, "the history has it");
     serve.rollback(Some(1), DeployOptions::default()).await?;
+    // What is registered stays, also when a backend was made under its name.
+    serve.create_backend("two", model(2), BackendConfig::default()).await?;
+    serve.delete_backend("two", false).await?;
     for n in 0..u32::try_from(greenroom::HISTORY_MAX).unwrap() {
-        register(serve);
         deploy(serve, scaled(n % 2 + 1)).await?;
     }
     assert_eq!(Arc::strong_count(&heavy), 1);
