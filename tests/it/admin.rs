@@ -10,6 +10,8 @@ mod shutdown;
 #[cfg(feature = "onnx")]
 mod verbs;
 #[cfg(feature = "onnx")]
+mod verbs_deploy;
+#[cfg(feature = "onnx")]
 mod verbs_under_load;
 
 use std::net::SocketAddr;

@@ -24,11 +24,17 @@ pub(super) async fn put(mut ask: Ask) -> Answered {
     ask.query.finish()?;
     let wanted = ServeConfig::from_json(ask.json()?, &base_dir()?)?;
     if dry_run {
-        return Ok(document(&ask.serve.plan(&wanted)?));
+        return Ok(document(&planned(&ask.serve, wanted).await?));
     }
     let target = wanted.clone();
-    how.run(ask, |serve| serve.plan(&target), |serve, how| async move { serve.deploy(wanted, how).await })
-        .await
+    how.run(ask, |_| Ok(target), |serve, how| async move { serve.deploy(wanted, how).await }).await
+}
+
+/// What a deploy would do. Models are read to know them, on a thread that may wait for their files.
+async fn planned(serve: &Serve, wanted: ServeConfig) -> Result<Plan, ServeError> {
+    let serve = serve.clone();
+    let planned = tokio::task::spawn_blocking(move || serve.plan(&wanted)).await;
+    planned.unwrap_or_else(|error| Err(ServeError::Internal(error.to_string().into())))
 }
 
 /// How a deploy or rollback is run.
@@ -49,7 +55,7 @@ impl How {
     pub(super) async fn run<F>(
         self,
         ask: Ask,
-        plan: impl FnOnce(&Serve) -> Result<Plan, ServeError>,
+        target: impl FnOnce(&Serve) -> Result<ServeConfig, ServeError>,
         deploy: impl FnOnce(Serve, DeployOptions) -> F,
     ) -> Answered
     where
@@ -70,7 +76,7 @@ impl How {
         if serve.progress().is_some() {
             return Err(ServeError::DeployInProgress);
         }
-        let steps = plan(&serve)?.steps;
+        let steps = planned(&serve, target(&serve)?).await?.steps;
         drop(actix_web::rt::spawn(run));
         Ok(answer::accepted(&steps))
     }

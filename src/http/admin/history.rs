@@ -27,7 +27,7 @@ pub(super) async fn rollback(mut ask: Ask) -> Answered {
     };
     how.run(
         ask,
-        |serve| serve.plan(&serve.earlier(to)?.1),
+        |serve| serve.earlier(to).map(|(_, config)| config),
         |serve, how| async move { serve.rollback(to, how).await },
     )
     .await
