@@ -71,7 +71,7 @@ mod tests {
             () = async {
                 tokio::time::sleep(looks).await;
                 loaded.store(true, SeqCst);
-                std::future::pending().await
+                std::future::pending::<()>().await;
             } => {}
         }
         assert_eq!(lines.first().map(String::as_str), Some("digits: 0 of 2 replicas ready"));

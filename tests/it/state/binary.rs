@@ -2,12 +2,14 @@
 
 use std::path::PathBuf;
 
+use greenroom::{BackendState, BackendUpdate, Capacity, Infer, ResourcesUpdate, Serve, ServeOptions, Tensor};
 use serde_json::{Value, json};
 
 use crate::{
     digits,
     process::{Folder, Server, refusal},
     socket::Socket,
+    support::until,
 };
 
 /// A folder with a file that keeps its state beside it, by relative paths.
@@ -84,4 +86,33 @@ fn a_file_that_cannot_be_made_true_leaves_the_state_of_the_one_before() {
     let server = Server::start(&folder);
     assert_eq!(started(&server), 1);
     server.end();
+}
+
+#[actix_web::test]
+async fn a_restored_model_starts_without_a_program_and_waits_for_room_when_it_does_not_fit() {
+    let folder = folder("state-room");
+    Server::start(&folder).end();
+    let kept = folder.yaml().with_file_name("kept");
+    let start = |cpus: f64| {
+        let capacity = Capacity::default().num_cpus(cpus);
+        Serve::start(ServeOptions::default().current_thread().capacity(capacity).state(&kept))
+    };
+    let serve = start(0.1).await.unwrap();
+    let digits = || serve.status().backends.swap_remove(0);
+    until("that it does not fit", || digits().last_error.is_some()).await;
+    assert_eq!(digits().state, BackendState::Pending);
+    assert!(digits().reason.unwrap().contains("num_cpus"), "{:?}", digits().reason);
+    assert_eq!(serve.handle::<Infer>("digits").map(drop), Ok(()));
+    let pixels = || Tensor::new("input", [1, 64], vec![0.0_f32; 64]).unwrap();
+    let refused = serve.handle::<Infer>("digits").unwrap().call(Infer::new([pixels()])).await;
+    assert_eq!(refused.unwrap_err().code(), "no_replica");
+    // It asks for less, which is kept.
+    let less = ResourcesUpdate { num_cpus: Some(0.05), ..ResourcesUpdate::default() };
+    serve.update_backend_config("digits", BackendUpdate::default().resources(less)).await.unwrap();
+    serve.shutdown().await.unwrap();
+    let serve = start(0.1).await.unwrap();
+    until("a replica", || serve.ready().is_ok()).await;
+    let answer = serve.handle::<Infer>("digits").unwrap().call(Infer::new([pixels()])).await.unwrap();
+    assert_eq!(answer.output("label").unwrap().shape(), [1]);
+    serve.shutdown().await.unwrap();
 }
