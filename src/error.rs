@@ -249,6 +249,19 @@ pub enum ServeError {
         /// The factory's error or panic, the time-out, or what its code said of its `user_config`.
         why: Box<str>,
     },
+    /// A configuration is being deployed; it is the only change until it has ended.
+    #[error("a deploy is under way; nothing else can be changed until it has ended")]
+    DeployInProgress,
+    /// A step of a deploy failed; the steps before it were taken back.
+    #[error("{step}: {cause}; {}", taken_back(.left.as_deref()))]
+    DeployFailed {
+        /// Which step, such as `roll backend digits`.
+        step: Box<str>,
+        /// Why it failed.
+        cause: Box<ServeError>,
+        /// What could not be made as it was, and why; none: all was.
+        left: Option<Box<str>>,
+    },
     /// A change that took longer than it may.
     #[error("{what} took longer than {} s", .after.as_secs_f64())]
     TimedOut {
@@ -315,6 +328,15 @@ impl ServeError {
         }
     }
 
+    /// The same failure of a deploy, of which something could not be taken back.
+    pub(crate) fn not_restored(self, what: String) -> Self {
+        let what: Box<str> = what.into();
+        match self {
+            Self::DeployFailed { step, cause, .. } => Self::DeployFailed { step, cause, left: Some(what) },
+            other => Self::DeployFailed { step: "deploy".into(), cause: Box::new(other), left: Some(what) },
+        }
+    }
+
     /// A value that is not allowed.
     pub fn invalid(what: impl Into<Box<str>>, why: impl Into<Box<str>>) -> Self {
         Self::Invalid { what: what.into(), why: why.into() }
@@ -351,6 +373,8 @@ impl ServeError {
             Self::NoResources { .. } => "no_resources",
             Self::StartFailed { .. } => "start_failed",
             Self::ReconfigureFailed { .. } => "reconfigure_failed",
+            Self::DeployInProgress => "deploy_in_progress",
+            Self::DeployFailed { .. } => "deploy_failed",
             Self::RolloutFailed { .. } => "rollout_failed",
             Self::TimedOut { .. } => "timed_out",
             Self::State(error) => error.code(),
@@ -363,6 +387,7 @@ impl ServeError {
     pub fn fault(&self) -> Fault {
         match self {
             Self::Backend { status, .. } if *status < 500 => Fault::Caller,
+            Self::DeployFailed { cause, .. } => cause.fault(),
             Self::Backend { .. }
             | Self::Panicked { .. }
             | Self::BatchPanicked { .. }
@@ -377,6 +402,7 @@ impl ServeError {
             | Self::Stopped
             | Self::ShuttingDown
             | Self::BeingReplaced
+            | Self::DeployInProgress
             | Self::TimedOut { .. }
             | Self::State(_)
             | Self::StateNotSaved { .. }
@@ -396,6 +422,13 @@ impl ServeError {
 
 fn of_version(version: Option<&str>) -> String {
     version.map_or_else(String::new, |version| format!(" (version {version:?})"))
+}
+
+fn taken_back(left: Option<&str>) -> String {
+    match left {
+        None => "all is as it was before".into(),
+        Some(left) => format!("this could not be made as it was before: {left}"),
+    }
 }
 
 fn list(problems: &[Problem]) -> String {

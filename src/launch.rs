@@ -1,10 +1,15 @@
-//! From a configuration file to a running service, and to its end.
+//! From a configuration file to a running service, its changes, and its end.
+
+mod progress;
+mod reload;
 
 use std::{io::Write, path::Path, path::PathBuf, time::Duration};
 
 use greenroom::{
-    EndSignals, Listen, Location, Problem, Serve, ServeConfig, ServeError, ServeOptions, Source,
+    DeployOptions, Deployed, EndSignals, Listen, Location, Serve, ServeConfig, ServeError, ServeOptions,
 };
+
+use reload::Reloads;
 
 /// How often it is looked whether what was restored runs.
 const LOOK: Duration = Duration::from_millis(10);
@@ -24,39 +29,57 @@ pub(crate) enum LaunchError {
     Serve(#[from] ServeError),
 }
 
-/// Serves what `file` declares until the process is told to end, also while it is still starting.
+/// Serves what `file` declares until the process is told to end, also while it is still starting. Told to (SIGHUP), it
+/// reads the file again.
 pub(crate) async fn run(file: &Path) -> Result<(), LaunchError> {
     // First, so that no signal finds the process unprepared.
     let mut signals = EndSignals::listen().map_err(LaunchError::Signals)?;
+    let reloads = Reloads::listen().map_err(LaunchError::Signals)?;
     let config = read(file)?;
     let serve = Serve::start(options(&config)).await?;
     tokio::select! {
-        // What is still being made then goes with the rest.
+        // What is still being made or changed then goes with the rest.
         biased;
         () = signals.received() => {}
-        started = start(&serve, config) => {
-            started?;
-            tell("ready");
-            tokio::select! {
-                () = signals.received() => {}
-                () = serve.replaced() => tell("another process has taken over"),
-            }
-        }
+        () = serve.ending() => {}
+        () = serve.replaced() => tell("another process has taken over"),
+        ended = serve_on(&serve, file, config, reloads) => return ended,
     }
     Ok(serve.shutdown().await?)
 }
 
-async fn start(serve: &Serve, config: ServeConfig) -> Result<(), LaunchError> {
+/// Serves until it fails to begin.
+async fn serve_on(
+    serve: &Serve,
+    file: &Path,
+    config: ServeConfig,
+    mut reloads: Reloads,
+) -> Result<(), LaunchError> {
     listen(serve, &config).await?;
+    let wrong = |source| LaunchError::Config { path: file.to_owned(), source };
     if !serve.restored() {
-        serve.declare(config).await?;
+        deploy(serve, config.clone()).await.map_err(wrong)?;
     }
     serve.announce_ready();
     // What was restored starts by itself, and is tried again when it does not: nothing ends for that.
     while serve.restored() && serve.ready().is_err() {
         tokio::time::sleep(LOOK).await;
     }
-    Ok(())
+    tell("ready");
+    let mut last = config;
+    loop {
+        reloads.asked().await;
+        reload::reload(serve, file, &mut last).await;
+    }
+}
+
+/// Makes all as it is declared, and tells how far that is.
+async fn deploy(serve: &Serve, config: ServeConfig) -> Result<Deployed, ServeError> {
+    tokio::select! {
+        biased;
+        deployed = serve.deploy(config, DeployOptions::default().by("file")) => deployed,
+        never = progress::told(serve, tell) => match never {},
+    }
 }
 
 fn read(file: &Path) -> Result<ServeConfig, LaunchError> {
@@ -66,29 +89,13 @@ fn read(file: &Path) -> Result<ServeConfig, LaunchError> {
     let base_dir = std::path::absolute(file)
         .map_err(|source| LaunchError::Unreadable { path: file.to_owned(), source })?;
     let base_dir = base_dir.parent().unwrap_or(Path::new("/"));
-    let config = ServeConfig::from_yaml(&text, base_dir).and_then(only_files);
+    let config = ServeConfig::from_yaml(&text, base_dir);
     config.map_err(|source| LaunchError::Config { path: file.to_owned(), source })
-}
-
-/// Refuses backends that are code of a program, which this one does not hold.
-fn only_files(config: ServeConfig) -> Result<ServeConfig, ServeError> {
-    let registered = config.backends.iter().enumerate().filter_map(|(index, backend)| match &backend.source {
-        Source::Registered { name } => Some(Problem {
-            place: format!("backends[{index}].registered"),
-            what: format!(
-                "{name} would be code of a program that embeds greenroom; the `greenroom` command has none, \
-                 give `onnx`"
-            ),
-        }),
-        Source::Onnx { .. } => None,
-    });
-    let problems: Vec<_> = registered.collect();
-    if problems.is_empty() { Ok(config) } else { Err(ServeError::InvalidConfig(problems)) }
 }
 
 /// The HTTP workers are the serving threads; without them there are others.
 fn options(config: &ServeConfig) -> ServeOptions {
-    let mut options = ServeOptions::default().announces_ready().capacity(config.capacity.clone());
+    let mut options = ServeOptions::default().announces_ready().sections(config);
     if let Some(state) = &config.state {
         options = options.state(state).declared(config.clone());
     }

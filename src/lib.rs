@@ -103,6 +103,7 @@ mod metrics;
 pub mod oip;
 #[cfg(feature = "onnx")]
 mod onnx;
+mod plan;
 mod port;
 mod resources;
 mod route;
@@ -138,6 +139,7 @@ pub use meta::{Explanation, ID_BYTES_MAX, Meta, RequestId, RoutingRule, ShardKey
 pub use metrics::{comparison::Comparisons, shadow::ShadowCopies};
 #[cfg(feature = "onnx")]
 pub use onnx::{BatchAxis, Infer, Inferred, ONNX_JOINED_ROWS_MAX, ONNX_THREADS_MAX, OnnxModel, OnnxReplica};
+pub use plan::{Drift, Plan, PlanAction, PlanReason, PlanStep, Subject};
 pub use port::Port;
 pub use resources::{
     AMOUNT_MAX, Amount, AmountError, CUSTOM_RESOURCES_MAX, Capacity, Fraction, FractionError, FreeCapacity,
@@ -145,8 +147,8 @@ pub use resources::{
 };
 pub use route::{ROUTE_BYTES_MAX, RouteParams, RoutePattern, RouteTable};
 pub use serve::{
-    BackendStatus, CapacityStatus, EndSignals, EndpointStatus, ReplicaStatus, SeenShare, Serve, ServeOptions,
-    ShadowStatus, Status,
+    BackendStatus, CapacityStatus, DeployOptions, DeployState, Deployed, EndSignals, EndpointStatus,
+    Progress, ReplicaStatus, SeenShare, Serve, ServeOptions, ShadowStatus, Status,
 };
 pub use store::{Applied, HISTORY_MAX};
 pub use tensor::{Datatype, TENSOR_ELEMENTS_MAX, TENSOR_RANK_MAX, Tensor, TensorData};

@@ -1,5 +1,6 @@
 //! `Serve`: the composition root. Starts the actors and their threads, and ends them in order.
 
+mod deploy;
 mod end;
 mod options;
 mod restore;
@@ -17,7 +18,7 @@ use std::{
 };
 
 use actix::{Addr, Handler, Message, dev::ToEnvelope};
-use tokio::sync::OnceCell;
+use tokio::sync::{OnceCell, watch};
 
 use crate::{
     actors::{
@@ -40,6 +41,7 @@ use crate::{
     ids::{BackendName, EndpointName},
     metrics::Metrics,
     serve::{
+        deploy::Deploys,
         options::{Readiness, Seats},
         sources::Sources,
         system::SystemThread,
@@ -48,6 +50,8 @@ use crate::{
     traffic::{ShadowRule, TrafficPolicy},
 };
 
+pub(crate) use deploy::steps;
+pub use deploy::{DeployOptions, DeployState, Deployed, Progress};
 pub use options::ServeOptions;
 pub use signals::EndSignals;
 pub(crate) use status::ready;
@@ -71,8 +75,11 @@ pub(crate) struct Inner {
     /// With which another process can take over.
     pub(crate) handover: Option<Arc<Handover>>,
     options: ServeOptions,
+    /// Whether the end has begun, or is about to.
+    ending: watch::Sender<bool>,
     /// The code that configurations name.
     sources: Sources,
+    deploys: Arc<Deploys>,
     /// Whether what was wanted before was restored.
     restored: bool,
     /// How the shutdown went.
@@ -146,7 +153,9 @@ impl Serve {
             servers: Mutex::default(),
             handover,
             options,
+            ending: watch::Sender::new(false),
             sources,
+            deploys: Arc::default(),
             restored,
             ended: OnceCell::new(),
         })))
@@ -170,7 +179,10 @@ impl Serve {
     {
         let name = BackendName::new(name)?;
         let source = Source::Registered { name: name.clone() };
-        self.ask(CreateBackend { name, source, code: Arc::new(backend), config }).await
+        let code = Arc::new(backend);
+        self.ask(CreateBackend { name: name.clone(), source, code: Arc::clone(&code) as _, config }).await?;
+        self.0.sources.made(name, code);
+        Ok(())
     }
 
     /// Makes a backend, or changes the one of this name into this, and waits until that is done. What is to be done
@@ -223,7 +235,10 @@ impl Serve {
     {
         let name = BackendName::new(name)?;
         let source = Source::Registered { name: name.clone() };
-        self.ask(DeployBackend { name, source, code: Arc::new(backend), config }).await
+        let code = Arc::new(backend);
+        self.ask(DeployBackend { name: name.clone(), source, code: Arc::clone(&code) as _, config }).await?;
+        self.0.sources.made(name, code);
+        Ok(())
     }
 
     /// Changes the options that `update` gives, and waits until the replicas are as many as it says and have the
@@ -275,7 +290,9 @@ impl Serve {
     /// # Errors
     /// [`ServeError::InUse`] while an endpoint names it, or [`ServeError::UnknownBackend`].
     pub async fn delete_backend(&self, name: impl AsRef<str>, force: bool) -> Result<(), ServeError> {
-        self.ask(DeleteBackend { name: BackendName::new(name)?, force }).await
+        self.ask(DeleteBackend { name: BackendName::new(name)?, force }).await?;
+        self.forget_code();
+        Ok(())
     }
 
     /// Makes an endpoint; once this has returned, calls to it are served.
@@ -400,8 +417,19 @@ impl Serve {
         let _ = self.0.controller.send(Crash).await;
     }
 
-    /// Asks the Controller; while it restarts the message waits, and only one that it died of is lost.
+    /// Asks the Controller for a change by hand; not while a configuration is deployed.
     async fn ask<M>(&self, msg: M) -> Result<(), ServeError>
+    where
+        M: Message<Result = Result<(), ServeError>> + Send + 'static,
+        Controller: Handler<M>,
+        ReplicaContext<Controller>: ToEnvelope<Controller, M>,
+    {
+        let _by_hand = self.0.deploys.by_hand()?;
+        self.tell(msg).await
+    }
+
+    /// Asks the Controller; while it restarts the message waits, and only one that it died of is lost.
+    async fn tell<M>(&self, msg: M) -> Result<(), ServeError>
     where
         M: Message<Result = Result<(), ServeError>> + Send + 'static,
         Controller: Handler<M>,

@@ -13,6 +13,7 @@ mod memory;
 mod office;
 mod reading;
 mod resolved;
+mod whole;
 
 use std::{
     sync::{Arc, atomic::Ordering},
@@ -38,7 +39,7 @@ use crate::{
     traffic::window::SAMPLE_PERIOD,
 };
 
-pub(crate) use awaiting::restore;
+pub(crate) use awaiting::{CodeGiven, restore};
 pub(crate) use backends::{CreateBackend, DeleteBackend, DeployBackend, UpdateBackend};
 use changes::ChangeTimedOut;
 use draining::drain;
@@ -47,6 +48,8 @@ pub(crate) use endpoints::{CreateEndpoint, DeleteEndpoint, SetShadow, SetTraffic
 use events::{DrainTimedOut, Happened, StartTimedOut};
 pub(crate) use memory::Memory;
 pub(crate) use office::Office;
+pub(crate) use resolved::Resolved;
+pub(crate) use whole::{Quiet, SetEndpoints};
 
 /// First pause before a replica that gave up is replaced; doubled for each further one in a row.
 const REPLACE_PAUSE: Duration = Duration::from_millis(500);

@@ -99,7 +99,8 @@ impl EndpointEntry {
     }
 }
 
-pub(crate) use rollout::{Target, Wish};
+pub(crate) use claims::no_resources;
+pub(crate) use rollout::{Target, Wish, same_code};
 
 /// Who waits for a change, and what for.
 pub(crate) type Waiter = oneshot::Sender<Result<(), ServeError>>;
@@ -273,6 +274,11 @@ impl BackendEntry {
                 && r.config == self.config.user_config
         };
         self.replicas.len() == wanted && self.replicas.iter().all(done)
+    }
+
+    /// Whether a change of it is under way, its making among them.
+    pub(crate) fn changing(&self) -> bool {
+        !self.created() || self.before.is_some() || self.failure.is_some()
     }
 
     /// Whether the `user_config` is a new one, not yet known to be taken; otherwise whoever has another goes back.

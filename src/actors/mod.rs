@@ -8,6 +8,7 @@ pub(crate) mod context;
 mod control;
 pub(crate) mod controller;
 pub(crate) mod execute;
+pub(crate) mod fit;
 pub(crate) mod fleet;
 pub(crate) mod health;
 pub(crate) mod identity;

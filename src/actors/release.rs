@@ -50,7 +50,7 @@ pub(crate) fn change(old: Declared<'_>, new: Declared<'_>, given: Given) -> Chan
 }
 
 /// The version tells, where one is given; else the fingerprint; else code that is given is always new.
-fn same_code(old: Declared<'_>, new: Declared<'_>, given: Given) -> bool {
+pub(crate) fn same_code(old: Declared<'_>, new: Declared<'_>, given: Given) -> bool {
     match (&old.config.version, &new.config.version) {
         (None, None) => {
             given == Given::Same || old.fingerprint.is_some() && old.fingerprint == new.fingerprint

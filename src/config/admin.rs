@@ -39,13 +39,14 @@ impl AdminConfig {
 }
 
 /// An address that only this machine reaches: whoever reaches the admin API may do anything.
-fn loopback(text: &str) -> Result<String, ServeError> {
+pub(crate) fn loopback(text: &str) -> Result<String, ServeError> {
     let text = host(text)?;
     if text == "localhost" || text.parse::<IpAddr>().is_ok_and(|address| address.is_loopback()) {
         return Ok(text);
     }
     let why = format!(
-        "{text:?} is not a loopback address; allowed: 127.0.0.1, ::1 or localhost, as nothing guards it"
+        "{text:?} is not a loopback address; allowed: 127.0.0.1, ::1 or localhost, as nothing guards the admin API \
+         until it has tokens and TLS"
     );
     Err(ServeError::invalid("host", why))
 }

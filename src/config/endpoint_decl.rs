@@ -92,7 +92,11 @@ fn method(text: &str) -> Result<String, ServeError> {
 }
 
 /// The shadow rules: from each backend to a proportion, or to an object with a proportion.
-fn shadow(item: Item<'_>, known: &Known, traffic: Option<&TrafficPolicy>) -> Option<Vec<ShadowRule>> {
+pub(super) fn shadow(
+    item: Item<'_>,
+    known: &Known,
+    traffic: Option<&TrafficPolicy>,
+) -> Option<Vec<ShadowRule>> {
     let entries = item.entries()?;
     let rules = entries.into_iter().filter_map(|(name, item)| {
         let backend = match BackendName::new(name) {
@@ -149,7 +153,8 @@ fn traffic(fields: &mut Fields<'_>, known: &Known) -> Option<TrafficPolicy> {
     }
 }
 
-fn policy(item: Item<'_>, known: &Known) -> Option<TrafficPolicy> {
+/// The weights of backends.
+pub(super) fn policy(item: Item<'_>, known: &Known) -> Option<TrafficPolicy> {
     let entries = item.clone().entries()?;
     let mut weights = Vec::new();
     for (name, item) in &entries {

@@ -2,7 +2,11 @@
 
 use std::collections::BTreeMap;
 
-use super::{item::Item, node::shown};
+use super::{
+    backend_decl::{BackendDecl, Source},
+    item::Item,
+    node::shown,
+};
 use crate::{
     ids::{BackendName, EndpointName},
     route::RoutePattern,
@@ -19,6 +23,8 @@ pub(crate) struct Known {
     routes: BTreeMap<String, String>,
     /// A backend's name could not be read, so that one that is missing may be that.
     incomplete: bool,
+    /// The backends are those of a running service, not of the same text.
+    running: bool,
     /// What is read was in force when it was written; a shadow rule may rest.
     kept: bool,
 }
@@ -30,6 +36,15 @@ struct Backend {
 }
 
 impl Known {
+    /// The backends of a running service.
+    pub(crate) fn served(backends: &[BackendDecl]) -> Self {
+        let known = |decl: &BackendDecl| {
+            let onnx = matches!(decl.source, Source::Onnx { .. });
+            (decl.name.clone(), Backend { place: "the service".into(), onnx })
+        };
+        Self { backends: backends.iter().map(known).collect(), running: true, ..Self::default() }
+    }
+
     /// For what was in force when it was written.
     pub(crate) fn kept() -> Self {
         Self { kept: true, ..Self::default() }
@@ -91,6 +106,7 @@ impl Known {
             names.push("...".into());
         }
         let there = if names.is_empty() { "none".into() } else { names.join(", ") };
-        item.problem(format!("there is no backend {name}; declared here: {there}"));
+        let listed = if self.running { "there are" } else { "declared here" };
+        item.problem(format!("there is no backend {name}; {listed}: {there}"));
     }
 }

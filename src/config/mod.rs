@@ -22,12 +22,14 @@ mod resources;
 #[cfg(test)]
 mod resources_tests;
 mod restart;
+mod single;
 mod update;
 mod user;
 mod version;
 mod yaml;
 
 pub use admin::AdminConfig;
+pub(crate) use admin::loopback;
 pub use backend::BackendConfig;
 pub use backend_decl::{BackendDecl, Source};
 pub use check::limits;
@@ -37,5 +39,6 @@ pub use http::{HttpConfig, Location};
 pub use placement::Placement;
 pub use resources::ResourcesUpdate;
 pub use restart::{RestartPolicy, RestartUpdate};
+pub(crate) use single::RollbackTo;
 pub use update::BackendUpdate;
 pub use user::UserConfig;

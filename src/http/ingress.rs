@@ -86,6 +86,11 @@ impl Ingress {
         self
     }
 
+    /// What is taken of a body.
+    pub(crate) fn body_limits(&self) -> BodyLimits {
+        self.body
+    }
+
     /// Where requests carry their shard key.
     pub fn shard_keys(mut self, keys: ShardKeys) -> Self {
         self.shard_keys = keys;

@@ -1,5 +1,6 @@
-//! The HTTP side: ingress on the live routes, JSON and raw forms, the server, errors as problem documents.
+//! The HTTP side: ingress on the live routes, JSON and raw forms, the server, errors as problem documents, the admin API.
 
+mod admin;
 mod body;
 mod exchange;
 mod explain;

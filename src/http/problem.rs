@@ -52,22 +52,28 @@ pub(crate) fn status(error: &ServeError) -> StatusCode {
         ServeError::BadRequest { .. }
         | ServeError::Invalid { .. }
         | ServeError::InvalidConfig(_)
+        | ServeError::NotTaken { .. }
         | ServeError::NotCopied { .. }
         | ServeError::NotCompared { .. }
         | ServeError::OwnShadow { .. } => StatusCode::BAD_REQUEST,
         ServeError::TooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
         ServeError::BodyTimeout { .. } => StatusCode::REQUEST_TIMEOUT,
         ServeError::UnknownBackend(_) | ServeError::UnknownEndpoint(_) => StatusCode::NOT_FOUND,
+        // What was asked for was not done, and asking again as it is changes nothing of that.
         ServeError::AlreadyExists { .. }
         | ServeError::InUse { .. }
         | ServeError::NoResources { .. }
-        | ServeError::RolloutFailed { .. } => StatusCode::CONFLICT,
-        ServeError::StateNotSaved { .. } => StatusCode::INSUFFICIENT_STORAGE,
+        | ServeError::StartFailed { .. }
+        | ServeError::ReconfigureFailed { .. }
+        | ServeError::RolloutFailed { .. }
+        | ServeError::DeployInProgress
+        | ServeError::DeployFailed { .. } => StatusCode::CONFLICT,
         ServeError::Overloaded { .. }
         | ServeError::NoReplica { .. }
         | ServeError::ShuttingDown
         | ServeError::BeingReplaced => StatusCode::SERVICE_UNAVAILABLE,
-        ServeError::DeadlineExceeded => StatusCode::GATEWAY_TIMEOUT,
+        ServeError::StateNotSaved { .. } => StatusCode::INSUFFICIENT_STORAGE,
+        ServeError::DeadlineExceeded | ServeError::TimedOut { .. } => StatusCode::GATEWAY_TIMEOUT,
         ServeError::Backend { status, .. } => {
             StatusCode::from_u16(*status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)
         }
@@ -91,8 +97,13 @@ pub(crate) fn answer(error: &ServeError, request_id: Option<&str>) -> HttpRespon
 
 /// An error as an HTTP answer to `reader`.
 pub(crate) fn answer_to(reader: Reader, error: &ServeError, request_id: Option<&str>) -> HttpResponse {
+    let single;
     let problems = match error {
         ServeError::InvalidConfig(problems) => problems.as_slice(),
+        ServeError::Invalid { what, why } => {
+            single = [crate::error::Problem { place: what.to_string(), what: why.to_string() }];
+            &single
+        }
         _ => &[],
     };
     let detail = detail(error);
@@ -168,7 +179,24 @@ impl ResponseError for ServeError {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
+
+    #[test]
+    fn what_is_in_the_way_of_a_deploy_is_a_conflict_and_one_that_takes_too_long_a_time_out() {
+        let failed = ServeError::DeployFailed {
+            step: "create backend a".into(),
+            cause: Box::new(ServeError::invalid("a", "b")),
+            left: None,
+        };
+        for (error, code) in [(ServeError::DeployInProgress, "deploy_in_progress"), (failed, "deploy_failed")]
+        {
+            assert_eq!((status(&error), error.code()), (StatusCode::CONFLICT, code));
+        }
+        let late = ServeError::TimedOut { what: "the deploy".into(), after: Duration::from_secs(1) };
+        assert_eq!(status(&late), StatusCode::GATEWAY_TIMEOUT);
+    }
 
     #[test]
     fn a_backend_s_own_status_is_kept_and_a_panic_s_text_is_not_told() {

@@ -2,10 +2,10 @@
 
 use std::{
     io,
-    net::SocketAddr,
+    net::{SocketAddr, ToSocketAddrs},
     num::NonZeroUsize,
     pin::Pin,
-    sync::{Arc, PoisonError},
+    sync::{Arc, PoisonError, Weak},
     task::{Context, Poll, Waker},
     time::Duration,
 };
@@ -20,7 +20,7 @@ use tokio::sync::oneshot;
 
 use crate::{
     error::ServeError,
-    http::{ingress::Ingress, service},
+    http::{admin, ingress::Ingress, service},
     http_call::ShardKeys,
     metrics::registry::HttpKey,
     serve::{
@@ -90,6 +90,23 @@ impl Listen {
     }
 }
 
+/// Refuses an address that other machines reach, also one that a name stands for.
+fn on_loopback(listen: &Listen) -> Result<(), ServeError> {
+    let Listen { host, port, .. } = listen;
+    crate::config::loopback(host)?;
+    let elsewhere = (host.as_str(), *port)
+        .to_socket_addrs()
+        .ok()
+        .and_then(|mut found| found.find(|address| !address.ip().is_loopback()));
+    match elsewhere {
+        None => Ok(()),
+        Some(address) => {
+            let why = format!("{host:?} stands for {address} here, which is not a loopback address");
+            Err(ServeError::invalid("host", why))
+        }
+    }
+}
+
 impl Serve {
     /// Listens for requests on the routes of this Serve, with `/-/...` and `/metrics`. The workers become serving
     /// threads. Returns the address, whose port is a real one also when 0 was asked for.
@@ -126,20 +143,26 @@ impl Serve {
         Ok(address)
     }
 
-    /// Listens for the service's own routes only: alive, ready, routes, metrics.
+    /// Listens for the service's own routes only: alive, ready, routes, metrics, and the admin API below `/api/serve`,
+    /// by which other programs of this machine steer this Serve.
     ///
     /// # Errors
-    /// As [`listen`](Self::listen).
+    /// As [`listen`](Self::listen), and [`ServeError::Invalid`] for an address that other machines reach: nothing guards
+    /// the admin API until it has tokens and TLS.
     pub async fn listen_admin(&self, listen: Listen) -> Result<SocketAddr, ServeError> {
+        on_loopback(&listen)?;
+        let (serve, body) = (Arc::downgrade(&self.0), listen.ingress.body_limits());
         let office = Arc::clone(&self.0.office);
         let app = move || {
-            let office = Arc::clone(&office);
+            let (office, serve) = (Arc::clone(&office), Weak::clone(&serve));
             let unrouted = Arc::clone(&office);
-            App::new().configure(move |config| service::configure(config, &office)).default_service(web::to(
-                move |request: HttpRequest| {
-                    std::future::ready(service::closing(&unrouted, || service::no_route(&request)))
-                },
-            ))
+            let configure = move |config: &mut web::ServiceConfig| {
+                service::configure(config, &office);
+                admin::configure(config, &serve, body);
+            };
+            App::new().configure(configure).default_service(web::to(move |request: HttpRequest| {
+                std::future::ready(service::closing(&unrouted, || service::no_route(&request)))
+            }))
         };
         self.run(Role::Admin, &listen, 1, app).await
     }

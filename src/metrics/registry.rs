@@ -213,7 +213,12 @@ impl Registry {
         lock(&self.routed).retain(|(endpoint, _), _| endpoint != name);
         lock(&self.shadows).retain(|(endpoint, _), _| endpoint != name);
         lock(&self.comparisons).retain(|(endpoint, _), _| endpoint != name);
-        lock(&self.http).retain(|key, _| Some(&*key.route) != route);
+        route.iter().for_each(|route| self.forget_route(route));
+    }
+
+    /// Forgets the answers on a route that is gone.
+    pub(crate) fn forget_route(&self, route: &str) {
+        lock(&self.http).retain(|key, _| &*key.route != route);
     }
 
     /// The sums of each backend.

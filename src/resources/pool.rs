@@ -11,7 +11,7 @@ use super::{
 };
 
 /// What there is and what of it is free.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Pool {
     total: Capacity,
     free: Free,
@@ -130,6 +130,13 @@ impl Pool {
     #[expect(clippy::needless_pass_by_value, reason = "nobody has a claim that was given back")]
     pub(crate) fn release(&mut self, claim: Claim) {
         self.free.give(&claim);
+    }
+
+    /// What it will be when these have been given back.
+    pub(crate) fn without<'a>(&self, claims: impl IntoIterator<Item = &'a Claim>) -> Self {
+        let mut pool = self.clone();
+        claims.into_iter().for_each(|claim| pool.free.give(claim));
+        pool
     }
 }
 

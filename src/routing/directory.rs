@@ -125,6 +125,13 @@ impl Directory {
         let _ = self.timers.set(runtime);
     }
 
+    /// Runs a task on this Serve's own runtime, whoever asks for it.
+    pub(crate) fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
+        if let Some(timers) = self.timers.get() {
+            drop(timers.spawn(task));
+        }
+    }
+
     /// Ready at `at` in any executor.
     pub(crate) fn alarm(&self, at: Instant) -> Alarm {
         match self.timers.get() {

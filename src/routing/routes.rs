@@ -83,12 +83,12 @@ impl Routes {
     }
 
     /// Takes the routes of `gone` out and puts those of `set` in the place of what they had, in one step. `ready` is
-    /// run before callers see it, when nothing can be refused any more.
+    /// run before callers see it, when nothing but this can refuse it any more.
     pub(crate) fn replace(
         &self,
         gone: &[EndpointName],
         set: &[(Arc<EndpointSlot>, &Checked)],
-        ready: impl FnOnce(),
+        ready: impl FnOnce() -> Result<(), ServeError>,
     ) -> Result<(), ServeError> {
         let changed: BTreeSet<_> = gone.iter().chain(set.iter().map(|(slot, _)| &slot.name)).collect();
         let _one = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
@@ -100,7 +100,7 @@ impl Routes {
         for (route, entry) in set.iter().filter_map(|(slot, endpoint)| entry(slot, endpoint)) {
             table.insert(route, entry)?;
         }
-        ready();
+        ready()?;
         self.table.store(Arc::new(table));
         Ok(())
     }

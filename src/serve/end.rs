@@ -43,7 +43,36 @@ impl Serve {
         self.0.ended.get_or_init(|| self.end()).await.clone()
     }
 
+    /// Waits until somebody has begun to shut this Serve down: a [`shutdown`](Self::shutdown) elsewhere in the
+    /// program, or `POST /api/serve/shutdown`. Whoever serves until then calls `shutdown` next, which waits for the end.
+    pub async fn ending(&self) {
+        // The sender is ours, so it is there.
+        let _ = self.0.ending.subscribe().wait_for(|ending| *ending).await;
+    }
+
+    /// Shuts down on a thread of its own, for whoever may live on one that ends with the rest; false when somebody
+    /// did before.
+    pub(crate) fn begin_shutdown(&self) -> Result<bool, ServeError> {
+        if self.0.ending.send_replace(true) {
+            return Ok(false);
+        }
+        let serve = self.clone();
+        let failed = |error: std::io::Error| {
+            self.0.ending.send_replace(false);
+            ServeError::Internal(format!("no thread for the shutdown: {error}").into())
+        };
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(failed)?;
+        let run = move || {
+            if let Err(error) = runtime.block_on(serve.shutdown()) {
+                eprintln!("greenroom: {error}");
+            }
+        };
+        std::thread::Builder::new().name("greenroom-end".into()).spawn(run).map_err(failed)?;
+        Ok(true)
+    }
+
     async fn end(&self) -> Result<(), ServeError> {
+        self.0.ending.send_replace(true);
         let (office, allowed) = (&self.0.office, self.0.options.shutdown_timeout);
         // The clock of whoever waits, so that paused time is followed.
         let begun = tokio::time::Instant::now();

@@ -18,6 +18,8 @@ pub struct ServeOptions {
     /// What is declared as a whole.
     pub(super) declared: Option<ServeConfig>,
     pub(super) takeover: Option<PathBuf>,
+    /// What a configuration says of the process itself; it has no backends and endpoints.
+    pub(super) sections: ServeConfig,
 }
 
 /// When `/-/readyz` may say so.
@@ -52,6 +54,7 @@ impl Default for ServeOptions {
             state: None,
             declared: None,
             takeover: None,
+            sections: ServeConfig::default(),
         }
     }
 }
@@ -155,7 +158,8 @@ impl ServeOptions {
     /// # }
     /// ```
     pub fn state(mut self, directory: impl Into<PathBuf>) -> Self {
-        self.state = Some(directory.into());
+        let directory = directory.into();
+        self.state = Some(std::path::absolute(&directory).unwrap_or(directory));
         self
     }
 
@@ -165,6 +169,13 @@ impl ServeOptions {
     pub fn declared(mut self, config: ServeConfig) -> Self {
         self.declared = Some(config);
         self
+    }
+
+    /// Takes `capacity` from a configuration, and remembers what it says of `http` and `admin`: it is told by
+    /// [`Serve::config`](crate::Serve::config), and a deploy that would change it is refused.
+    pub fn sections(mut self, config: &ServeConfig) -> Self {
+        self.sections = ServeConfig { backends: Vec::new(), endpoints: Vec::new(), ..config.clone() };
+        self.capacity(config.capacity.clone())
     }
 
     /// What there is for replicas.

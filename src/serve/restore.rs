@@ -1,13 +1,11 @@
 //! What a new Serve goes on with: what the one before it was told, out of the state directory.
 
-use std::time::SystemTime;
-
 use crate::{
-    actors::controller::{CreateBackend, CreateEndpoint, Memory},
+    actors::controller::Memory,
     config::ServeConfig,
     error::ServeError,
     serve::{Serve, ServeOptions, takeover::Handover},
-    store::{Saved, Store, absolute, checked, same},
+    store::{Saved, Store, absolute, same},
 };
 
 /// Opens the state directory, if there is one. Whether what it holds is to be restored, too.
@@ -48,47 +46,5 @@ impl Serve {
     /// Whether what was wanted before the last process ended was restored from the state directory.
     pub fn restored(&self) -> bool {
         self.0.restored
-    }
-
-    /// Makes all that a configuration declares on a Serve that has nothing yet, and keeps it as a whole: a process
-    /// that is killed meanwhile comes back with all of it, one that fails with what was there before.
-    ///
-    /// # Errors
-    /// Those of the first backend or endpoint that cannot be made.
-    #[doc(hidden)]
-    pub async fn declare(&self, config: ServeConfig) -> Result<(), ServeError> {
-        let office = &self.0.office;
-        office.memory().aim(|saved| {
-            *saved = Saved {
-                declared: Some(config.clone()),
-                desired: config.clone(),
-                history: std::mem::take(&mut saved.history),
-                ..Saved::default()
-            };
-        })?;
-        let made = self.make(config.clone()).await;
-        match &made {
-            Ok(()) => {
-                let at = SystemTime::UNIX_EPOCH.elapsed().map_or(0.0, |since| since.as_secs_f64());
-                office.memory().arrived(|saved| {
-                    saved.applied(at, "file".into(), config);
-                });
-            }
-            Err(_) => office.memory().missed(),
-        }
-        made
-    }
-
-    async fn make(&self, config: ServeConfig) -> Result<(), ServeError> {
-        for declared in config.backends {
-            let code = self.0.sources.code(&declared.source)?;
-            let (name, source, config) = (declared.name, declared.source, declared.config);
-            self.ask(CreateBackend { name, source, code, config }).await?;
-        }
-        for declared in config.endpoints {
-            let endpoint = checked(&declared)?;
-            self.ask(CreateEndpoint { name: declared.name, endpoint }).await?;
-        }
-        Ok(())
     }
 }

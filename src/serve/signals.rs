@@ -52,8 +52,9 @@ impl EndSignals {
 }
 
 impl Serve {
-    /// Serves until the process is told to end (SIGTERM or Ctrl-C) or another one has taken over from it
-    /// ([`replaced`](Serve::replaced)), then shuts down in order. A signal counts from the first poll on; [`EndSignals`] hears those that come earlier too.
+    /// Serves until the process is told to end (SIGTERM or Ctrl-C, or `POST /api/serve/shutdown`) or another one has
+    /// taken over from it ([`replaced`](Serve::replaced)), then shuts down in order. A signal counts from the first
+    /// poll on; [`EndSignals`] hears those that come earlier too.
     ///
     /// # Errors
     /// As [`shutdown`](Serve::shutdown), or [`ServeError::Internal`] when signals cannot be listened for.
@@ -62,6 +63,7 @@ impl Serve {
         let mut signals = EndSignals::listen().map_err(unheard)?;
         tokio::select! {
             () = signals.received() => {}
+            () = self.ending() => {}
             () = self.replaced() => {}
         }
         self.shutdown().await

@@ -12,14 +12,45 @@ const LISTED_MAX: usize = 20;
 
 /// The code that the program has given, by name.
 #[derive(Default)]
-pub(crate) struct Sources(Mutex<BTreeMap<BackendName, Arc<dyn Code>>>);
+pub(crate) struct Sources(Mutex<BTreeMap<BackendName, Known>>);
+
+struct Known {
+    code: Arc<dyn Code>,
+    /// Not registered, but of a backend that the program made.
+    made: bool,
+}
 
 impl Sources {
     /// From now on the name means this code.
     pub(crate) fn register(&self, name: BackendName, code: Arc<dyn Code>) {
-        let before = self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(name, code);
+        self.know(name, Known { code, made: false });
+    }
+
+    /// From now on the name means this code, for as long as [`keep`](Self::keep) says, unless it was registered.
+    pub(crate) fn made(&self, name: BackendName, code: Arc<dyn Code>) {
+        self.know(name, Known { code, made: true });
+    }
+
+    fn know(&self, name: BackendName, mut known: Known) {
+        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        known.made &= all.get(&name).is_none_or(|before| before.made);
+        let before = all.insert(name, known);
+        drop(all);
         // The user's code may go with it: not under the lock.
         crate::guard::drop_guarded(before);
+    }
+
+    /// Forgets the code of backends that the program made, where nobody can ask for it any more.
+    pub(crate) fn keep(&self, wanted: impl Fn(&BackendName) -> bool) {
+        let mut gone = Vec::new();
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).retain(|name, known| {
+            let kept = !known.made || wanted(name);
+            if !kept {
+                gone.push(Arc::clone(&known.code));
+            }
+            kept
+        });
+        crate::guard::drop_guarded(gone);
     }
 
     /// The code of a source. A model file is looked at, not loaded.
@@ -32,7 +63,7 @@ impl Sources {
             Source::Onnx { path } => onnx(path),
             Source::Registered { name } => {
                 let registered = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-                registered.get(name).cloned().ok_or_else(|| {
+                registered.get(name).map(|known| Arc::clone(&known.code)).ok_or_else(|| {
                     let names: Vec<_> = registered.keys().take(LISTED_MAX).map(BackendName::as_str).collect();
                     let there = if names.is_empty() { "nothing".into() } else { names.join(", ") };
                     let why = format!(

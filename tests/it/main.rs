@@ -7,6 +7,7 @@
 )]
 
 mod actix_assumptions;
+mod admin;
 mod api;
 mod batching;
 #[cfg(feature = "onnx")]
@@ -16,6 +17,7 @@ mod compare;
 #[path = "../conformance/mod.rs"]
 mod conformance;
 mod deadlines;
+mod deploy;
 #[cfg(feature = "onnx")]
 mod digits;
 #[cfg(feature = "onnx")]
@@ -24,6 +26,7 @@ mod documents;
 mod embedding;
 mod endings;
 mod endings_at_once;
+mod example_deploy;
 mod example_health_check;
 mod example_reconfigure;
 mod examples;
@@ -48,6 +51,8 @@ mod placement;
 #[cfg(feature = "onnx")]
 mod process;
 mod reconfigure;
+#[cfg(feature = "onnx")]
+mod reload;
 mod resources;
 mod rolling;
 mod shutdown;

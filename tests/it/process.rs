@@ -93,7 +93,7 @@ pub fn refusal(yaml: &Path) -> String {
 pub struct Server {
     child: Child,
     stdout: BufReader<ChildStdout>,
-    stderr: ChildStderr,
+    stderr: BufReader<ChildStderr>,
     pub data: Option<SocketAddr>,
     pub admin: SocketAddr,
 }
@@ -112,7 +112,7 @@ impl Server {
     fn until(folder: &Folder, last: &str) -> Self {
         let mut child = greenroom(&["run", folder.yaml().to_str().unwrap()]).spawn().unwrap();
         let mut stdout = BufReader::new(child.stdout.take().unwrap());
-        let mut stderr = child.stderr.take().unwrap();
+        let mut stderr = BufReader::new(child.stderr.take().unwrap());
         let (mut data, mut admin) = (None, None);
         loop {
             let mut line = String::new();
@@ -120,6 +120,7 @@ impl Server {
             let address = |at: &str| at.trim_end().strip_prefix("http://").unwrap().parse().unwrap();
             match line.trim_end() {
                 "ready" => {}
+                line if is_progress(line) => {}
                 line if line.starts_with("serving on ") => data = Some(address(&line["serving on ".len()..])),
                 line if line.starts_with("admin on ") => admin = Some(address(&line["admin on ".len()..])),
                 other => {
@@ -138,6 +139,24 @@ impl Server {
 
     pub fn data(&self) -> SocketAddr {
         self.data.unwrap()
+    }
+
+    /// What it tells next, progress left out.
+    pub fn told(&mut self) -> String {
+        loop {
+            let mut line = String::new();
+            assert!(self.stdout.read_line(&mut line).unwrap() > 0, "it ended");
+            if !is_progress(line.trim_end()) {
+                return line.trim_end().into();
+            }
+        }
+    }
+
+    /// What it complains of next.
+    pub fn complaint(&mut self) -> String {
+        let mut line = String::new();
+        assert!(self.stderr.read_line(&mut line).unwrap() > 0, "it ended");
+        line.trim_end().into()
     }
 
     /// How many of its threads have a name that begins so.
@@ -186,8 +205,13 @@ impl Server {
         self.stdout.read_to_string(&mut rest).unwrap();
         self.stderr.read_to_string(&mut error).unwrap();
         assert_eq!((code, error.as_str()), (0, ""));
-        rest
+        rest.lines().filter(|line| !is_progress(line)).fold(String::new(), |rest, line| rest + line + "\n")
     }
+}
+
+/// Whether a line tells how far a deploy is.
+fn is_progress(line: &str) -> bool {
+    line.ends_with(" replicas ready") || line.ends_with(" replicas have not ended yet")
 }
 
 impl Drop for Server {

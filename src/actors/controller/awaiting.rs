@@ -14,6 +14,7 @@ use crate::{
     },
     config::{BackendConfig, BackendDecl, BackendUpdate, ServeConfig, Source},
     error::ServeError,
+    guard::drop_guarded,
     ids::BackendName,
     routing::backend_routes::BackendRoutes,
     traffic::window::SAMPLE_PERIOD,
@@ -106,6 +107,32 @@ impl Controller {
         }
         let kept = self.office.remember(|saved| saved.remove_backend(name));
         Some(kept.map(|()| drop(self.office.fleet().awaiting.remove(name))))
+    }
+}
+
+/// The program has given the code of this name; backends that await it are started.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub(crate) struct CodeGiven {
+    pub(crate) name: BackendName,
+    pub(crate) code: Arc<dyn Code>,
+}
+
+impl Handler<CodeGiven> for Controller {
+    type Result = ();
+    fn handle(&mut self, CodeGiven { name, code }: CodeGiven, ctx: &mut Self::Context) {
+        let source = Source::Registered { name };
+        let mut fleet = self.office.fleet();
+        let mut replaced = Vec::new();
+        for awaiting in fleet.awaiting.values_mut().filter(|awaiting| awaiting.decl.source == source) {
+            replaced.push((awaiting.decl.name.clone(), awaiting.code.replace(Arc::clone(&code))));
+        }
+        drop(fleet);
+        for (name, before) in replaced {
+            drop_guarded(before);
+            AsyncContext::notify(ctx, OpenOwn(name));
+        }
+        drop_guarded(code);
     }
 }
 

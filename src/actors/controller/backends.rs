@@ -60,7 +60,7 @@ impl Handler<CreateBackend> for Controller {
 }
 
 /// Make a backend, or change the one that there is into this: nothing, its options, its replicas.
-#[derive(Message)]
+#[derive(Clone, Message)]
 #[rtype(result = "Outcome")]
 pub(crate) struct DeployBackend {
     pub(crate) name: BackendName,
@@ -278,7 +278,7 @@ impl Controller {
 }
 
 /// Drain a backend and forget it.
-#[derive(Message)]
+#[derive(Clone, Message)]
 #[rtype(result = "Outcome")]
 pub(crate) struct DeleteBackend {
     pub(crate) name: BackendName,

@@ -57,7 +57,7 @@ impl Controller {
 }
 
 /// Counts lately routed requests for the backends of a new state too.
-fn watch(seen: &mut Vec<Seen>, state: &EndpointState) {
+pub(super) fn watch(seen: &mut Vec<Seen>, state: &EndpointState) {
     for Routed { routes, requests } in &state.backends {
         // A backend that was deleted and made again has a counter of its own.
         seen.retain(|seen| seen.backend != routes.name || Arc::ptr_eq(&seen.requests, requests));
@@ -161,9 +161,10 @@ fn place(
     watch(&mut seen, &state);
     let mut meant = None;
     if fleet.endpoints.contains_key(&name) {
-        office
-            .routes
-            .replace(&[], &[(Arc::clone(&slot), &endpoint)], || meant = slot.publish(Some(state)))?;
+        office.routes.replace(&[], &[(Arc::clone(&slot), &endpoint)], || {
+            meant = slot.publish(Some(state));
+            Ok(())
+        })?;
     } else {
         office.routes.add(&slot, &endpoint)?;
         meant = slot.publish(Some(state));

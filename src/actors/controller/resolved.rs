@@ -21,7 +21,7 @@ use crate::{
 };
 
 /// The backends that a declared endpoint names, in its order, once all of it is found to be possible.
-pub(super) struct Resolved {
+pub(crate) struct Resolved {
     served: Vec<Arc<BackendRoutes>>,
     shadows: Vec<Arc<BackendRoutes>>,
 }
@@ -29,7 +29,7 @@ pub(super) struct Resolved {
 impl Resolved {
     /// The backends that it names. Where the code of one is not there yet, nothing can be said of what it takes.
     pub(super) fn find(fleet: &Fleet, declared: &Checked) -> Result<Self, ServeError> {
-        let routes = |backend: &BackendName| -> Result<Arc<BackendRoutes>, ServeError> {
+        Self::among(declared, |backend| {
             if let Some(awaiting) = fleet.awaiting.get(backend) {
                 return Ok(Arc::clone(&awaiting.routes));
             }
@@ -42,14 +42,21 @@ impl Resolved {
                 ));
             }
             Ok(Arc::clone(&entry.routes))
-        };
+        })
+    }
+
+    /// The same among backends that `routes` knows.
+    pub(crate) fn among(
+        declared: &Checked,
+        routes: impl Fn(&BackendName) -> Result<Arc<BackendRoutes>, ServeError>,
+    ) -> Result<Self, ServeError> {
         let served = declared.traffic.iter().map(|(backend, _)| routes(backend)).collect::<Result<_, _>>()?;
         let shadows = declared.shadows.iter().map(|rule| routes(rule.backend())).collect::<Result<_, _>>()?;
         Ok(Self { served, shadows })
     }
 
     /// Whether the backends take what the endpoint would send them.
-    pub(super) fn check(self, declared: &Checked) -> Result<Self, ServeError> {
+    pub(crate) fn check(self, declared: &Checked) -> Result<Self, ServeError> {
         let has_route = declared.route.is_some();
         let known: Vec<_> = self.served.iter().filter(|routes| !routes.is_awaited()).cloned().collect();
         if has_route {

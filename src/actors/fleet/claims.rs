@@ -71,7 +71,7 @@ impl BackendEntry {
 }
 
 /// What is told when a backend that has `held` claims cannot have `wanted` replicas.
-fn no_resources(backend: &BackendName, wanted: u32, held: u32, short: &Shortage) -> ServeError {
+pub(crate) fn no_resources(backend: &BackendName, wanted: u32, held: u32, short: &Shortage) -> ServeError {
     let fit = held + short.fit;
     ServeError::NoResources {
         backend: backend.clone(),

@@ -8,7 +8,7 @@ use crate::{
         build::Code,
         fleet::{BackendEntry, ReplicaEntry, admitted},
         reconcile::ReplicaState,
-        release::{Change, Declared, Given, change},
+        release::{self, Change, Declared, Given, change},
     },
     config::{BackendConfig, Source},
     error::ServeError,
@@ -34,6 +34,14 @@ pub(crate) struct Wish {
 
 fn declared<'a>(code: &Arc<dyn Code>, config: &'a BackendConfig) -> Declared<'a> {
     Declared { config, fingerprint: code.fingerprint() }
+}
+
+/// Whether replicas made of the one are what replicas made of the other are.
+pub(crate) fn same_code(
+    old: (&Arc<dyn Code>, &BackendConfig),
+    new: (&Arc<dyn Code>, &BackendConfig),
+) -> bool {
+    release::same_code(declared(old.0, old.1), declared(new.0, new.1), given(old.0, new.0))
 }
 
 fn given(old: &Arc<dyn Code>, new: &Arc<dyn Code>) -> Given {

@@ -1,0 +1,157 @@
+//! `status`: backends, replicas and endpoints as people read them.
+
+use serde_json::Value as Json;
+
+use super::{
+    show::{list, progress, said},
+    table::{Table, time},
+};
+
+/// The whole status.
+pub(super) fn show(answer: &Json) -> String {
+    let mut text = match progress(&answer["deploy"]) {
+        Some(deploy) => format!("a deploy is under way: {deploy}\n\n"),
+        None => String::new(),
+    };
+    if let Some(why) = answer["last_deploy"]["error"]["detail"].as_str() {
+        text.push_str(&format!("the last deploy failed, and was taken back: {why}\n\n"));
+    }
+    let backends = list(&answer["backends"]);
+    for table in [backends_table(backends), replicas_table(backends)] {
+        if !table.is_empty() {
+            text.push_str(&format!("{table}\n"));
+        }
+    }
+    if backends.is_empty() {
+        text.push_str("no backends\n\n");
+    }
+    text.push_str(&endpoints(list(&answer["endpoints"])));
+    text
+}
+
+fn backends_table(backends: &[Json]) -> Table {
+    let mut table = Table::new(["BACKEND", "STATE", "FOR", "RUNNING", "VERSION", "REASON"]);
+    for backend in backends {
+        let config = &backend["config"];
+        let running = list(&backend["replicas"]).iter().filter(|replica| is_running(replica)).count();
+        let reasons = [&backend["reason"], &backend["last_error"]].map(said);
+        table.row([
+            said(&backend["name"]),
+            said(&backend["state"]),
+            since(backend),
+            format!("{running} of {}", said(&config["num_replicas"])),
+            said(&config["version"]),
+            reasons.into_iter().find(|why| !why.is_empty()).unwrap_or_default(),
+        ]);
+    }
+    table
+}
+
+fn replicas_table(backends: &[Json]) -> Table {
+    let mut table = Table::new(["REPLICA", "STATE", "FOR", "CALLS", "RELEASE", "VERSION", "REASON"]);
+    for replica in backends.iter().flat_map(|backend| list(&backend["replicas"])) {
+        let id = &replica["id"];
+        table.row([
+            format!(
+                "{}/{} (generation {})",
+                said(&id["backend"]),
+                said(&id["slot"]),
+                said(&id["generation"])
+            ),
+            said(&replica["state"]),
+            since(replica),
+            said(&replica["load"]),
+            said(&replica["release"]),
+            said(&replica["version"]),
+            said(&replica["reason"]),
+        ]);
+    }
+    table
+}
+
+fn is_running(replica: &Json) -> bool {
+    replica["state"].as_str().is_some_and(|state| state == "RUNNING")
+}
+
+fn since(of: &Json) -> String {
+    of["for_s"].as_f64().map(time).unwrap_or_default()
+}
+
+fn endpoints(endpoints: &[Json]) -> String {
+    let mut table = Table::new(["ENDPOINT", "ROUTE", "METHODS", "TRAFFIC", "LAST MINUTE", "COPIES TO"]);
+    for endpoint in endpoints {
+        let methods: Vec<_> = list(&endpoint["methods"]).iter().map(said).collect();
+        let weights = endpoint["traffic"].as_object().into_iter().flatten();
+        let traffic: Vec<_> = weights.map(|(name, weight)| share(name, weight)).collect();
+        let seen = list(&endpoint["last_minute"]).iter();
+        let seen: Vec<_> =
+            seen.map(|seen| format!("{} {}", said(&seen["backend"]), said(&seen["requests"]))).collect();
+        let shadows = list(&endpoint["shadow"]).iter();
+        let shadows: Vec<_> =
+            shadows.map(|rule| share(&said(&rule["backend"]), &rule["proportion"])).collect();
+        table.row([
+            said(&endpoint["name"]),
+            said(&endpoint["route"]),
+            methods.join(", "),
+            traffic.join(", "),
+            seen.join(", "),
+            shadows.join(", "),
+        ]);
+    }
+    if table.is_empty() { "no endpoints\n".into() } else { table.to_string() }
+}
+
+/// `digits 90%`.
+fn share(name: &str, weight: &Json) -> String {
+    // Without the last digits, which are those of the multiplication.
+    let percent = (weight.as_f64().unwrap_or(0.0) * 1e8).round() / 1e6;
+    format!("{name} {percent}%")
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn every_backend_replica_and_endpoint_is_shown_with_state_reason_and_since_when() {
+        let replica = |slot, state, reason: Option<&str>| {
+            json!({
+                "id": {"backend": "a", "slot": slot, "generation": 7}, "state": state, "for_s": 130.0, "load": 3,
+                "release": 2, "version": "v2", "reason": reason,
+            })
+        };
+        let status = json!({
+            "deploy": {"state": "TAKING_BACK", "done": 1, "all": 3, "waits_for": "a: 1 of 2 replicas ready"},
+            "last_deploy": {"error": {"code": "deploy_failed", "detail": "it did not start"}},
+            "backends": [{
+                "name": "a", "state": "UPDATING", "for_s": 4.2, "reason": "rolls to v2",
+                "config": {"num_replicas": 2, "version": "v2"},
+                "replicas": [replica(0, "RUNNING", None), replica(1, "STARTING", Some("loads"))],
+            }],
+            "endpoints": [{
+                "name": "e", "route": "/e", "methods": ["GET", "POST"], "traffic": {"a": 0.9, "b": 0.1},
+                "last_minute": [{"backend": "a", "requests": 9, "share": 1.0}],
+                "shadow": [{"backend": "c", "proportion": 0.07, "copies": {}}],
+            }],
+        });
+        let want = "\
+a deploy is under way: taking back, 1 of 3 steps done: a: 1 of 2 replicas ready
+
+the last deploy failed, and was taken back: it did not start
+
+BACKEND  STATE     FOR  RUNNING  VERSION  REASON
+a        UPDATING  4 s  1 of 2   v2       rolls to v2
+
+REPLICA             STATE     FOR    CALLS  RELEASE  VERSION  REASON
+a/0 (generation 7)  RUNNING   2 min  3      2        v2
+a/1 (generation 7)  STARTING  2 min  3      2        v2       loads
+
+ENDPOINT  ROUTE  METHODS    TRAFFIC       LAST MINUTE  COPIES TO
+e         /e     GET, POST  a 90%, b 10%  a 9          c 7%
+";
+        assert_eq!(show(&status), want);
+        assert_eq!(show(&json!({})), "no backends\n\nno endpoints\n");
+    }
+}

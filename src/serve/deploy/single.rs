@@ -1,0 +1,70 @@
+//! One backend or endpoint by itself, changed by hand in the form that a file has, and what a change does.
+
+use crate::{
+    actors::controller::{DeployBackend, SetEndpoints},
+    config::{BackendDecl, EndpointDecl, ServeConfig},
+    error::ServeError,
+    plan::{Plan, PlanStep},
+    serve::{Serve, deploy::same_code},
+    store::checked,
+};
+
+impl Serve {
+    /// Makes the backend, or makes it into this, and waits until it is so; what that took.
+    ///
+    /// # Errors
+    /// A source without code, options that are not allowed or do not fit, replicas that do not start; then it is as it
+    /// was.
+    pub(crate) async fn set_backend(&self, decl: BackendDecl) -> Result<Vec<PlanStep>, ServeError> {
+        let (serve, asked) = (self.clone(), decl.clone());
+        // A model's file is read, on a thread that may wait for it.
+        let check = move || {
+            let code = serve.0.sources.code(&asked.source)?;
+            code.check(&asked.config).map(|()| code)
+        };
+        let checked = tokio::task::spawn_blocking(check).await;
+        let code = checked.unwrap_or_else(|error| Err(ServeError::Internal(error.to_string().into())))?;
+        let now = self.config();
+        let mut wanted = now.clone();
+        match wanted.backends.iter_mut().find(|known| known.name == decl.name) {
+            Some(known) => *known = decl.clone(),
+            None => wanted.backends.push(decl.clone()),
+        }
+        let same = {
+            let fleet = self.0.office.fleet();
+            let new = (&code, &decl.config);
+            fleet.backends.get(&decl.name).is_some_and(|old| same_code((&old.code, &old.config), new))
+        };
+        let steps = Plan::between(&now, None, &wanted, |name| *name != decl.name || same).steps;
+        if !steps.is_empty() {
+            let BackendDecl { name, source, config } = decl;
+            self.ask(DeployBackend { name, source, code, config }).await?;
+        }
+        Ok(steps)
+    }
+
+    /// Makes the endpoint, or puts this in its place, at once; what that took.
+    ///
+    /// # Errors
+    /// Backends that are not there or cannot take its requests, a route that is taken; then it is as it was.
+    pub(crate) async fn set_endpoint(&self, decl: EndpointDecl) -> Result<Vec<PlanStep>, ServeError> {
+        let endpoint = checked(&decl)?;
+        let name = decl.name.clone();
+        let now = self.config();
+        let mut wanted = now.clone();
+        match wanted.endpoints.iter_mut().find(|known| known.name == decl.name) {
+            Some(known) => *known = decl,
+            None => wanted.endpoints.push(decl),
+        }
+        let steps = steps(&now, &wanted);
+        if !steps.is_empty() {
+            self.ask(SetEndpoints { set: vec![(name, endpoint)], gone: Vec::new() }).await?;
+        }
+        Ok(steps)
+    }
+}
+
+/// What leads from the one to the other while all code stays as it is.
+pub(crate) fn steps(now: &ServeConfig, wanted: &ServeConfig) -> Vec<PlanStep> {
+    Plan::between(now, None, wanted, |_| true).steps
+}
