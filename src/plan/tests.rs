@@ -7,6 +7,7 @@ use serde_json::json;
 
 use super::*;
 use crate::{
+    actors::release::{self, Change, Given},
     config::{BackendConfig, BackendDecl, EndpointDecl, ServeConfig, Source},
     ids::{BackendName, EndpointName},
     resources::Resources,
@@ -34,6 +35,10 @@ fn endpoint(name: &str, weights: &[(&str, f64)]) -> EndpointDecl {
 
 fn config(backends: Vec<BackendDecl>, endpoints: Vec<EndpointDecl>) -> ServeConfig {
     ServeConfig { backends, endpoints, ..ServeConfig::default() }
+}
+
+fn config_of(backends: Vec<BackendDecl>) -> ServeConfig {
+    config(backends, Vec::new())
 }
 
 /// Two backends and an endpoint to one of them.
@@ -324,6 +329,27 @@ proptest! {
         let names: Vec<_> = plan.steps.iter().map(|step| (step.action, step.subject, &step.name)).collect();
         let once: std::collections::HashSet<_> = names.iter().collect();
         prop_assert_eq!(names.len(), once.len(), "each step once");
+    }
+
+    #[test]
+    fn a_plan_says_what_is_really_done_to_a_backend(old in options(), new in options(), version in 0..3_u8) {
+        let mut new = new;
+        new.version = (version > 0).then(|| version.to_string());
+        let [before, after] = [&old, &new].map(|config| {
+            let decl = BackendDecl { config: config.clone(), ..backend("a") };
+            config_of(vec![decl])
+        });
+        let [from, to] = [&old, &new].map(|config| release::Declared { config, fingerprint: None });
+        let same = release::same_code(from, to, Given::Same);
+        let plan = Plan::between(&before, None, &after, |_| same);
+        let done = match release::change(from, to, Given::Same) {
+            Change::Nothing => None,
+            Change::Push => Some(PlanAction::Update),
+            Change::Scale => Some(PlanAction::Scale),
+            Change::Reconfigure => Some(PlanAction::Reconfigure),
+            Change::Roll => Some(PlanAction::Roll),
+        };
+        prop_assert_eq!(plan.steps.first().map(|step| step.action), done);
     }
 
     #[test]
