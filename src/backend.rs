@@ -177,6 +177,8 @@ pub struct Backend<A: Actor<Context = ReplicaContext<A>>> {
     /// What copies a message for shadow traffic.
     pub(crate) copiers: Copiers,
     pub(crate) placement: Placement,
+    /// Why it can do nothing with a share of a GPU, if so.
+    pub(crate) no_gpu: Option<&'static str>,
     /// What takes a `user_config`.
     pub(crate) takes: Option<Arc<dyn Takes<A>>>,
     /// Headers that it asks for in an HTTP request.
@@ -205,6 +207,7 @@ impl<A: Actor<Context = ReplicaContext<A>>> Backend<A> {
             copies: HashMap::new(),
             copiers: Copiers::default(),
             placement: Placement::Worker,
+            no_gpu: None,
             takes: None,
             wanted_headers: WantedHeaders::None,
             model: None,

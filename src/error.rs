@@ -1,10 +1,14 @@
 //! Every error a caller or an operator can see, typed; no HTTP in here.
 
+mod gpu_failure;
+
 use std::{fmt, time::Duration};
 
 use serde::Serialize;
 
 use crate::ids::{BackendName, EndpointName};
+
+pub use gpu_failure::GpuFailure;
 
 /// An error of user code, of any type.
 pub type BoxError = Box<dyn std::error::Error + Send + Sync + 'static>;
@@ -232,6 +236,14 @@ pub enum ServeError {
         /// Which replica, and the error or panic of its code, or what it waited for in vain.
         why: Box<str>,
     },
+    /// What the backend asked of its share of a GPU failed.
+    #[error("{why}")]
+    Gpu {
+        /// What kind of failure it is.
+        failure: GpuFailure,
+        /// What failed.
+        why: Box<str>,
+    },
     /// A change that took longer than it may.
     #[error("{what} took longer than {} s", .after.as_secs_f64())]
     TimedOut {
@@ -324,6 +336,7 @@ impl ServeError {
             Self::NoResources { .. } => "no_resources",
             Self::StartFailed { .. } => "start_failed",
             Self::ReconfigureFailed { .. } => "reconfigure_failed",
+            Self::Gpu { failure, .. } => failure.code(),
             Self::TimedOut { .. } => "timed_out",
             Self::Internal(_) => "internal",
         }
@@ -333,6 +346,7 @@ impl ServeError {
     pub fn fault(&self) -> Fault {
         match self {
             Self::Backend { status, .. } if *status < 500 => Fault::Caller,
+            Self::Gpu { failure, .. } => failure.fault(),
             Self::Backend { .. }
             | Self::Panicked { .. }
             | Self::BatchPanicked { .. }
@@ -353,7 +367,12 @@ impl ServeError {
 
     /// Whether the same request may be sent again: it never began, or nothing came of it.
     pub fn retryable(&self) -> bool {
-        matches!(self, Self::Overloaded { .. } | Self::NoReplica { .. } | Self::ShuttingDown)
+        match self {
+            Self::Overloaded { .. } | Self::NoReplica { .. } | Self::ShuttingDown => true,
+            // What was half done on a lost device is gone with it.
+            Self::Gpu { failure, .. } => failure.fault() == Fault::Service,
+            _ => false,
+        }
     }
 }
 

@@ -1,6 +1,10 @@
 //! `Serve`: the composition root. Starts the actors and their threads, and ends them in order.
 
 mod end;
+#[cfg(feature = "gpu")]
+mod gpu_options;
+#[cfg(feature = "gpu")]
+mod gpu_status;
 mod options;
 mod signals;
 mod status;
@@ -23,6 +27,7 @@ use crate::{
             SetShadow, SetTraffic, UpdateBackend,
         },
         fleet::Fleet,
+        gpus::Gpus,
         lane::Stop,
         router::Router,
         threads::Threads,
@@ -42,6 +47,8 @@ use crate::{
     traffic::{ShadowRule, TrafficPolicy},
 };
 
+#[cfg(feature = "gpu")]
+pub use gpu_status::{GpuStatus, ReplicaGpuStatus};
 pub use options::ServeOptions;
 pub use signals::EndSignals;
 pub(crate) use status::ready;
@@ -79,13 +86,14 @@ impl Serve {
     ///
     /// # Errors
     /// [`ServeError::Internal`] when a thread cannot be started, [`ServeError::InvalidConfig`] for a capacity that
-    /// cannot be.
+    /// cannot be, [`ServeError::Gpu`] for one that counts more GPUs than the options give.
     ///
     /// # Panics
     /// With [`ServeOptions::current_thread`], outside of a runtime that runs local tasks.
     pub async fn start(options: ServeOptions) -> Result<Self, ServeError> {
         let capacity = options.all();
         capacity.check()?;
+        let gpus = Arc::new(Gpus::new(options.gpus.clone(), &capacity));
         let office = Arc::new(Office {
             fleet: Mutex::new(Fleet::new(capacity)),
             directory: Arc::default(),
@@ -95,9 +103,14 @@ impl Serve {
             metrics: Arc::new(Metrics::new()),
             comparer: Arc::default(),
             exchanges: Arc::default(),
+            gpus,
             timer: options.timer,
             one_thread: options.seats == Seats::Current,
         });
+        #[cfg(feature = "gpu")]
+        if options.has_gpus() {
+            office.open_gpus().await?;
+        }
         office.directory.set_preparing(options.readiness == Readiness::Announced);
         let ((controller, controller_stop), system) = match options.seats {
             Seats::Current => {
@@ -296,7 +309,8 @@ impl Serve {
 
     /// All metrics of this Serve as Prometheus text.
     pub fn metrics(&self) -> String {
-        self.0.office.metrics.render(&self.0.office.directory.own_restarts())
+        let office = &self.0.office;
+        office.gpus.render(&office.metrics, &office.directory.own_restarts())
     }
 
     /// Makes the Controller panic, to see that nothing acknowledged is lost.

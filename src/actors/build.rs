@@ -15,6 +15,7 @@ use crate::{
         configure::{Change, Configured},
         context::{Desk, ReplicaContext},
         execute::Whole,
+        gpus::Leases,
         identity::Identity,
         lane::{Command, Lane, Patience, ReplicaControl, Stop},
         lane_port::LanePort,
@@ -35,6 +36,7 @@ use crate::{
 pub(crate) struct Order {
     pub(crate) identity: Arc<Identity>,
     pub(crate) config: BackendConfig,
+    pub(crate) leases: Leases,
     /// Calls let in: those it runs at once and its share of the backend's queue.
     pub(crate) admitted: usize,
     pub(crate) home: Arc<BackendRoutes>,
@@ -78,8 +80,8 @@ pub(crate) trait Code: Send + Sync {
     fn routes(&self, name: BackendName, outside: &Outside) -> BackendRoutes;
     /// Whether it can do what the options ask.
     fn check(&self, config: &BackendConfig) -> Result<(), ServeError>;
-    /// Where its replicas run unless the options say otherwise.
-    fn placement(&self) -> Placement;
+    /// Where replicas with these options run.
+    fn placement(&self, config: &BackendConfig) -> Placement;
     /// Builds one replica.
     fn build(&self, order: Order) -> Built;
 }
@@ -99,6 +101,9 @@ impl<A: Actor<Context = ReplicaContext<A>>> Code for Backend<A> {
 
     fn check(&self, config: &BackendConfig) -> Result<(), ServeError> {
         config.check()?;
+        if let (Some(why), Some(_)) = (self.no_gpu, config.resources.num_gpus) {
+            return Err(ServeError::invalid("resources.num_gpus", why));
+        }
         if config.max_batch_size.is_some() && self.batchers.is_empty() {
             return Err(ServeError::invalid(
                 "max_batch_size",
@@ -124,8 +129,10 @@ impl<A: Actor<Context = ReplicaContext<A>>> Code for Backend<A> {
         Ok(())
     }
 
-    fn placement(&self) -> Placement {
-        self.placement
+    fn placement(&self, config: &BackendConfig) -> Placement {
+        // Weights are read and kernels compiled before the first call, which takes its time.
+        let own = if config.resources.num_gpus.is_some() { Placement::Dedicated } else { self.placement };
+        config.placement.unwrap_or(own)
     }
 
     fn build(&self, order: Order) -> Built {
@@ -168,6 +175,7 @@ impl<A: Actor<Context = ReplicaContext<A>>> Code for Backend<A> {
                     identity: order.identity,
                     desk: Rc::new(Desk::new(order.cells, order.recorder)),
                     user,
+                    leases: order.leases,
                     patience: Patience {
                         failures_max: restart.max_restarts,
                         window: restart.window,
@@ -272,6 +280,7 @@ impl<A: Actor<Context = ReplicaContext<A>>> Build<'_, A> {
                 identity,
                 desk: Rc::new(Desk::new(cells, None)),
                 user: Configured::default(),
+                leases: Leases::default(),
                 patience: Patience::ENDLESS,
                 on_event: Box::new(drop),
             };

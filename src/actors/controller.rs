@@ -5,6 +5,7 @@ mod changes;
 mod ending;
 mod endpoints;
 mod events;
+mod opening;
 
 use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError, atomic::Ordering},
@@ -19,6 +20,7 @@ use crate::{
         build::{Built, Order},
         context::ReplicaContext,
         fleet::{BackendEntry, Fleet, ReplicaEntry, Seat, admitted},
+        gpus::Gpus,
         identity::Identity,
         reconcile::{Action, ReplicaState, next_actions},
         threads::Threads,
@@ -60,6 +62,7 @@ pub(crate) struct Office {
     pub(crate) comparer: Arc<Comparer>,
     /// HTTP requests whose bodies are read or whose answers are made.
     pub(crate) exchanges: Arc<InFlight>,
+    pub(crate) gpus: Arc<Gpus>,
     pub(crate) timer: TimerKind,
     /// Everything shares the thread that there is, whose time a test may have paused.
     pub(crate) one_thread: bool,
@@ -132,7 +135,7 @@ impl Controller {
         slot: u32,
         ctx: &mut ReplicaContext<Self>,
     ) -> bool {
-        let placement = entry.config.placement.unwrap_or_else(|| entry.code.placement());
+        let placement = entry.code.placement(&entry.config);
         let own = placement == Placement::Dedicated && !self.office.one_thread;
         let thread = if own { None } else { self.office.threads.emptiest() };
         if !own && thread.is_none() {
@@ -148,6 +151,8 @@ impl Controller {
         let generation = entry.generation;
         let id = ReplicaId { backend: name.clone(), slot, generation };
         let cells = entry.metrics.enter(slot, generation);
+        let gpus = entry.next_gpus();
+        let leases = self.office.gpus.leases(&entry.config, &gpus, slot, &entry.metrics);
         let controller = ctx.address();
         let backend = name.clone();
         let Built { control, ports, start } = entry.code.build(Order {
@@ -158,6 +163,7 @@ impl Controller {
                 directory: Arc::clone(&self.office.directory),
             }),
             config: entry.config.clone(),
+            leases,
             admitted: admitted(&entry.config, 1, 0),
             home: Arc::clone(&entry.routes),
             cells,
@@ -184,7 +190,8 @@ impl Controller {
         ctx.notify_later(StartTimedOut { backend: name.clone(), generation }, entry.config.startup_timeout);
         let state = ReplicaState::Starting;
         let (since, config) = (Instant::now(), entry.config.user_config.clone());
-        let entering = ReplicaEntry { id, state, since, control, ports, config, changing: None, _seat: seat };
+        let entering =
+            ReplicaEntry { id, state, since, control, ports, config, changing: None, gpus, _seat: seat };
         entry.replicas.push(entering);
         true
     }

@@ -125,6 +125,8 @@ pub(crate) struct ReplicaEntry {
     pub(crate) config: Option<UserConfig>,
     /// The one that it is being given.
     pub(crate) changing: Option<Changing>,
+    /// Places of the GPUs that it has shares of: those of one of the backend's claims.
+    pub(crate) gpus: Vec<usize>,
     /// Given back when the replica is gone.
     pub(crate) _seat: Seat,
 }
@@ -259,11 +261,28 @@ impl BackendEntry {
         Ok(())
     }
 
+    /// The GPUs of a claim that no replica has.
+    pub(crate) fn next_gpus(&mut self) -> Vec<usize> {
+        self.sort_claims();
+        self.claims.get(self.replicas.len()).map_or_else(Vec::new, |claim| claim.gpus().to_vec())
+    }
+
+    /// Puts the claims of replicas that there are first.
+    fn sort_claims(&mut self) {
+        for (place, replica) in self.replicas.iter().enumerate() {
+            let own = self.claims.iter().skip(place).position(|claim| claim.gpus() == replica.gpus);
+            if let Some(own) = own {
+                self.claims.swap(place, place + own);
+            }
+        }
+    }
+
     /// Gives back what no replica has or is to have. While a change is under way it may be undone.
     pub(crate) fn give_back(&mut self, pool: &mut Pool) {
         let before = self.before.as_ref().filter(|_| !self.deleting).map_or(0, |config| config.num_replicas);
         let wanted = usize::try_from(self.wanted().max(before)).unwrap_or(usize::MAX);
         let needed = wanted.max(self.replicas.len()).min(self.claims.len());
+        self.sort_claims();
         self.claims.drain(needed..).for_each(|claim| pool.release(claim));
     }
 

@@ -4,9 +4,13 @@ pub(crate) mod batcher;
 pub(crate) mod build;
 pub(crate) mod configure;
 pub(crate) mod context;
+#[cfg(feature = "gpu")]
+mod context_gpu;
 pub(crate) mod controller;
 pub(crate) mod execute;
 pub(crate) mod fleet;
+#[cfg_attr(not(feature = "gpu"), path = "no_gpus.rs")]
+pub(crate) mod gpus;
 pub(crate) mod identity;
 mod items;
 pub(crate) mod lane;

@@ -4,7 +4,13 @@ mod configure;
 mod task;
 
 use std::{
-    cell::RefCell, collections::VecDeque, future::Future, pin::Pin, rc::Rc, sync::Arc, task::Context,
+    cell::RefCell,
+    collections::VecDeque,
+    future::Future,
+    pin::Pin,
+    rc::Rc,
+    sync::Arc,
+    task::{Context, Poll},
     time::Duration,
 };
 
@@ -15,6 +21,7 @@ use crate::{
     actors::{
         configure::Configured,
         context::{Desk, ReplicaContext},
+        gpus::Leases,
         identity::Identity,
         lane::{Command, Lane, Patience},
     },
@@ -56,14 +63,26 @@ pub(crate) struct Parts<A: Actor> {
     pub(crate) identity: Arc<Identity>,
     pub(crate) desk: Rc<Desk>,
     pub(crate) user: Configured<A>,
+    pub(crate) leases: Leases,
     pub(crate) patience: Patience,
     pub(crate) on_event: Box<dyn Fn(Event)>,
+}
+
+/// Whether the factory's error will be the same whenever it is tried again.
+fn is_permanent(error: &BoxError) -> bool {
+    #[cfg(feature = "gpu")]
+    if let Some(own) = error.downcast_ref::<crate::gpu::GpuError>() {
+        return own.permanent();
+    }
+    matches!(error.downcast_ref::<ServeError>(), Some(ServeError::Invalid { .. }))
 }
 
 /// Where an actor is in its life.
 enum Phase {
     /// Its state has to be made.
     Starting,
+    /// Its shares of GPUs are on their way; its state is made with them.
+    Leasing,
     /// A start failed; the next attempt comes after this pause.
     BackingOff(Pin<Box<Sleep>>),
     /// Its state takes a `user_config`; calls wait.
@@ -123,6 +142,12 @@ impl<A: Actor<Context = ReplicaContext<A>>> Core<A> {
 impl<A: Actor<Context = ReplicaContext<A>>> Cell<A> {
     /// Makes the state and starts it; a failure is retried after a pause, too many end the replica.
     fn start(&mut self) {
+        if !self.ctx.leases.are_ready() {
+            // Callers go to siblings meanwhile.
+            self.parts.lane.gate.set_idle(true);
+            self.phase = Phase::Leasing;
+            return;
+        }
         let ctx = &mut self.ctx;
         ctx.state = ActorState::Started;
         ctx.stop_asked = false;
@@ -139,10 +164,7 @@ impl<A: Actor<Context = ReplicaContext<A>>> Cell<A> {
                 self.ctx.state = ActorState::Running;
                 return self.introduce();
             }
-            Ok(Err(error)) => {
-                let own = error.downcast_ref::<ServeError>();
-                (error.to_string().into(), matches!(own, Some(ServeError::Invalid { .. })))
-            }
+            Ok(Err(error)) => (error.to_string().into(), is_permanent(&error)),
             Err(panic) => (format!("panicked: {panic}").into(), false),
         };
         self.drop_state();
@@ -173,6 +195,7 @@ impl<A: Actor<Context = ReplicaContext<A>>> Cell<A> {
         }
         let failed = u32::try_from(self.failures.len()).unwrap_or(u32::MAX);
         if permanent || failed > patience.failures_max {
+            self.ctx.leases.give_back();
             (self.parts.on_event)(Event::GaveUp(why));
             self.phase = Phase::Ended;
         } else {
@@ -243,13 +266,20 @@ impl<A: Actor<Context = ReplicaContext<A>>> Cell<A> {
 
     /// One turn; true when there is more to do at once.
     fn turn(&mut self, cx: &mut Context<'_>, lane: &Lane<A>) -> bool {
-        if matches!(self.phase, Phase::Starting | Phase::BackingOff(_)) {
+        if matches!(self.phase, Phase::Starting | Phase::Leasing | Phase::BackingOff(_)) {
             // What panics while there is no state puts none in doubt.
             self.ctx.desk.take_panic();
         }
         match &mut self.phase {
             Phase::Ended => return false,
             Phase::Starting => self.start(),
+            Phase::Leasing => match self.ctx.leases.poll_get(cx) {
+                Poll::Pending => return self.obey(cx, lane),
+                Poll::Ready(Ok(())) => self.start(),
+                Poll::Ready(Err(why)) => {
+                    self.stumbled(format!("it got no share of a GPU: {why}").into(), false)
+                }
+            },
             Phase::BackingOff(pause) => {
                 if pause.as_mut().poll(cx).is_pending() {
                     return self.obey(cx, lane);
@@ -261,6 +291,10 @@ impl<A: Actor<Context = ReplicaContext<A>>> Cell<A> {
         }
         if !matches!(self.phase, Phase::Configuring(_) | Phase::Running) {
             return true;
+        }
+        if self.ctx.leases.poll_lost(cx) {
+            // Everything that the state has made on the device is void.
+            self.ctx.desk.note_panic();
         }
         let more = self.work(cx, lane) | self.configure(cx, lane);
         self.rebuild_if_needed();
@@ -318,6 +352,7 @@ impl<A: Actor<Context = ReplicaContext<A>>> Cell<A> {
         if ends && !matches!(self.phase, Phase::Ended) {
             self.user_end();
             self.drop_state();
+            self.ctx.leases.give_back();
             self.phase = Phase::Ended;
             (self.parts.on_event)(Event::Stopped);
             return true;

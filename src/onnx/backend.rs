@@ -93,6 +93,7 @@ impl Backend<OnnxReplica> {
             },
         );
         backend.model = Some(known);
+        backend.no_gpu = Some("an ONNX model is run on CPUs here and can use no GPU; ask for num_cpus");
         backend.infers().batched::<Infer>().retries_batches::<Infer>().compute()
     }
 }

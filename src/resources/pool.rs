@@ -6,7 +6,7 @@ use super::{
     amount::Amount,
     asked::Resources,
     capacity::{Capacity, FreeCapacity},
-    fraction::{Fraction, WHOLE},
+    gpus::Gpus,
     shortage::{Lack, Shortage, Unit},
 };
 
@@ -24,8 +24,7 @@ struct Free {
     cpus: Option<u64>,
     memory_bytes: Option<u64>,
     custom: Option<BTreeMap<String, u64>>,
-    /// Of each GPU, in ten-thousandths: a share is one of a single device.
-    gpus: Option<Vec<u32>>,
+    gpus: Option<Gpus>,
 }
 
 /// What one replica has; held as long as the replica may be there, and given back to the pool that it is of.
@@ -37,6 +36,13 @@ pub(crate) struct Claim {
     gpus: Vec<usize>,
 }
 
+impl Claim {
+    /// Indices of the GPUs that it has all or a share of.
+    pub(crate) fn gpus(&self) -> &[usize] {
+        &self.gpus
+    }
+}
+
 impl Pool {
     pub(crate) fn new(total: Capacity) -> Self {
         let parts = |map: &BTreeMap<String, Amount>| {
@@ -46,7 +52,7 @@ impl Pool {
             cpus: total.num_cpus.map(Amount::ten_thousandths),
             memory_bytes: total.memory_bytes,
             custom: total.custom.as_ref().map(parts),
-            gpus: total.num_gpus.map(|gpus| (0..gpus).map(|_| WHOLE).collect()),
+            gpus: total.num_gpus.map(Gpus::counted),
         };
         Self { total, free }
     }
@@ -61,7 +67,7 @@ impl Pool {
         let amounts = |map: &BTreeMap<String, u64>| {
             map.iter().map(|(name, parts)| (name.clone(), Amount::of_parts(*parts))).collect()
         };
-        let gpus = self.free.gpus.as_ref().map(|gpus| gpus.iter().map(|free| u64::from(*free)).sum());
+        let gpus = self.free.gpus.as_ref().map(Gpus::free);
         FreeCapacity {
             num_cpus: self.free.cpus.map(Amount::of_parts),
             num_gpus: gpus.map(Amount::of_parts),
@@ -85,6 +91,14 @@ impl Pool {
         Err(Shortage { fit: claims.len() as u32, lacks: self.lacks(asked, n) })
     }
 
+    /// The GPUs are known now, each with the memory that it has for replicas. Nobody has a claim to any yet.
+    #[cfg(feature = "gpu")]
+    pub(crate) fn found_gpus(&mut self, memory_bytes: impl IntoIterator<Item = u64>) {
+        let gpus = Gpus::with_memory(memory_bytes);
+        self.total = self.total.clone().num_gpus(gpus.len());
+        self.free.gpus = Some(gpus);
+    }
+
     /// Takes back what a replica had.
     pub(crate) fn release(&mut self, claim: Claim) {
         let Claim { resources, gpus } = claim;
@@ -100,11 +114,8 @@ impl Pool {
                 *free += amount.ten_thousandths();
             }
         }
-        let part = resources.num_gpus.map_or(0, |share| share.ten_thousandths().min(WHOLE));
-        for gpu in gpus {
-            if let Some(free) = devices.as_mut().and_then(|devices| devices.get_mut(gpu)) {
-                *free += part;
-            }
+        if let Some(devices) = devices {
+            devices.release(&resources, &gpus);
         }
     }
 
@@ -118,9 +129,7 @@ impl Pool {
         let (cpus, all_cpus) = (parts(asked.num_cpus), total.num_cpus.map(parts));
         let mut lacks = Vec::new();
         lacks.extend(counted("num_cpus", Unit::Parts, cpus, free.cpus, all_cpus));
-        if let (Some(share), Some(gpus)) = (asked.num_gpus, &free.gpus) {
-            lacks.extend(lack_of_gpus(share, gpus, n));
-        }
+        lacks.extend(free.gpus.as_ref().and_then(|gpus| gpus.lack(asked, n)));
         let memory = asked.memory_bytes;
         lacks.extend(counted("memory_bytes", Unit::Bytes, memory, free.memory_bytes, total.memory_bytes));
         for (name, amount) in &asked.custom {
@@ -144,9 +153,9 @@ impl Free {
         if asked.custom.iter().any(lacks) {
             return None;
         }
-        let gpus = match (asked.num_gpus, &mut self.gpus) {
-            (Some(share), Some(gpus)) => place(share, gpus)?,
-            _ => Vec::new(),
+        let gpus = match &mut self.gpus {
+            Some(gpus) => gpus.place(asked)?,
+            None => Vec::new(),
         };
         (self.cpus, self.memory_bytes) = (cpus, memory_bytes);
         for (name, amount) in &asked.custom {
@@ -164,34 +173,4 @@ fn less(free: Option<u64>, asked: u64) -> Option<Option<u64>> {
         Some(free) => free.checked_sub(asked).map(Some),
         None => Some(None),
     }
-}
-
-/// Takes a share from the fullest device that has room for it, or whole devices that nobody has any of.
-fn place(share: Fraction, gpus: &mut [u32]) -> Option<Vec<usize>> {
-    let each = share.ten_thousandths().min(WHOLE);
-    let count = share.whole_devices().unwrap_or(1) as usize;
-    let mut room: Vec<_> = (0..gpus.len()).filter(|gpu| gpus[*gpu] >= each).collect();
-    room.sort_by_key(|gpu| gpus[*gpu]);
-    room.truncate(count);
-    if room.len() < count {
-        return None;
-    }
-    room.iter().for_each(|gpu| gpus[*gpu] -= each);
-    Some(room)
-}
-
-/// Whether there are too few GPUs for `n` replicas, and how many more are needed.
-fn lack_of_gpus(share: Fraction, gpus: &[u32], n: u32) -> Option<Lack> {
-    let mut left = gpus.to_vec();
-    let placed = (0..n).map_while(|_| place(share, &mut left)).count() as u32;
-    if placed == n {
-        return None;
-    }
-    let unused = left.iter().filter(|free| **free == WHOLE).count() as u32;
-    let more = match share.whole_devices() {
-        Some(whole) => (n - placed).saturating_mul(whole) - unused,
-        None => (n - placed).div_ceil(WHOLE / share.ten_thousandths()),
-    };
-    let (free, total) = (gpus.iter().sum(), u32::try_from(gpus.len()).unwrap_or(u32::MAX));
-    Some(Lack::of_gpus(share.ten_thousandths(), free, total, more))
 }

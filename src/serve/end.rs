@@ -69,6 +69,9 @@ impl Serve {
                 let _ = thread.join();
             }
         }
+        // When nobody is left who could use them. A driver that hangs is not waited for.
+        let close = office.directory.timed(|| timeout(left().max(LEAST), office.gpus.close()));
+        let _ = close.await;
         if in_time && drained {
             Ok(())
         } else {

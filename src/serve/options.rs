@@ -2,7 +2,10 @@
 
 use std::{num::NonZeroUsize, time::Duration};
 
-use crate::{actors::timer::TimerKind, resources::Capacity};
+use crate::{
+    actors::{gpus::GpuSource, timer::TimerKind},
+    resources::Capacity,
+};
 
 /// How a [`Serve`](crate::Serve) is started.
 #[derive(Clone, Debug)]
@@ -14,6 +17,7 @@ pub struct ServeOptions {
     pub(super) readiness: Readiness,
     /// None: as the seats are.
     pub(super) capacity: Option<Capacity>,
+    pub(super) gpus: GpuSource,
 }
 
 /// When `/-/readyz` may say so.
@@ -45,6 +49,7 @@ impl Default for ServeOptions {
             shutdown_timeout: Duration::from_secs(30),
             readiness: Readiness::Observed,
             capacity: None,
+            gpus: GpuSource::default(),
         }
     }
 }

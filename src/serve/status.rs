@@ -2,6 +2,8 @@
 
 use serde::Serialize;
 
+#[cfg(feature = "gpu")]
+use super::gpu_status::GpuStatus;
 use crate::{
     actors::{
         controller::Office,
@@ -53,8 +55,15 @@ impl Serve {
             shadow: shadows(entry),
             last_minute: seen(&entry.seen),
         });
-        let capacity = CapacityStatus { total: fleet.pool.total().clone(), free: fleet.pool.free() };
-        Status { capacity, backends: backends.collect(), endpoints: endpoints.collect() }
+        let capacity =
+            CapacityStatus { total: fleet.pool.total().clone().settled(), free: fleet.pool.free() };
+        Status {
+            capacity,
+            backends: backends.collect(),
+            endpoints: endpoints.collect(),
+            #[cfg(feature = "gpu")]
+            gpus: super::gpu_status::read(&self.0.office),
+        }
     }
 
     /// Whether every endpoint can be served now; otherwise those that cannot.
@@ -106,6 +115,9 @@ pub struct Status {
     pub backends: Vec<BackendStatus>,
     /// Every endpoint.
     pub endpoints: Vec<EndpointStatus>,
+    /// Every GPU that is open.
+    #[cfg(feature = "gpu")]
+    pub gpus: Vec<GpuStatus>,
 }
 
 /// What there is of what replicas ask for, and what of it nobody has. What a replica has is in

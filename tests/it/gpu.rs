@@ -1,10 +1,13 @@
 //! Shares of a GPU: leases, memory, jobs, loss and recovery; on a software device where there is one.
 
+mod backends;
 mod kernels;
 mod leases;
 mod loss;
 mod on_device;
 mod placement;
+mod replicas;
+mod under_load;
 
 use std::{
     ops::Deref,

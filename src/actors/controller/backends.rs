@@ -31,14 +31,15 @@ pub(crate) struct CreateBackend {
 
 impl Handler<CreateBackend> for Controller {
     type Result = ResponseFuture<Outcome>;
-    fn handle(
-        &mut self,
-        CreateBackend { name, code, config }: CreateBackend,
-        ctx: &mut Self::Context,
-    ) -> Self::Result {
-        if let Err(why) = code.check(&config) {
+    fn handle(&mut self, msg: CreateBackend, ctx: &mut Self::Context) -> Self::Result {
+        if let Err(why) = msg.code.check(&msg.config) {
             return refuse(why);
         }
+        let CreateBackend { name, code, config } =
+            match self.once_open(&msg.config.resources.clone(), msg, ctx) {
+                Ok(msg) => msg,
+                Err(later) => return later,
+            };
         let (tx, rx) = oneshot::channel();
         let metrics = self.office.metrics.registry.backend(&name);
         let mut fleet = self.office.fleet();
@@ -148,6 +149,7 @@ fn in_place(old: &BackendConfig, new: &BackendConfig) -> Outcome {
         ("max_batch_size", old.max_batch_size.is_some() == new.max_batch_size.is_some()),
         ("idempotent", old.idempotent == new.idempotent),
         ("resources", old.resources == new.resources),
+        ("gpu_share", old.gpu_share == new.gpu_share),
         ("restart", old.restart == new.restart),
     ];
     match fixed.iter().find(|(_, same)| !same) {
