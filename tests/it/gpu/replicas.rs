@@ -6,12 +6,12 @@ use actix_web::ResponseError;
 use greenroom::{
     Backend, BackendConfig, BackendUpdate, Capacity, Endpoint, GpuFailure, GpuShare, Resources, Serve,
     ServeError, ServeOptions,
-    gpu::{DetectGpus, DeviceOptions, DeviceSource, GpuDevice, GpuManager, SimulatedDevice, adapters},
+    gpu::{DetectGpus, DeviceOptions, GpuDevice, GpuManager, SimulatedDevice, adapters},
 };
 
 use super::{
     backends::{Computes, Double, NUMBERS, Spin, computes, config, create, serving},
-    noop, open_simulated, simulated, vulkan,
+    open_simulated, simulated, vulkan,
 };
 use crate::{
     support::{metric, until},
@@ -22,6 +22,11 @@ use crate::{
 #[derive(actix::Message)]
 #[rtype(result = "Result<(), ServeError>")]
 struct Nothing;
+
+/// A device with little memory.
+fn small() -> GpuDevice {
+    simulated(SimulatedDevice { memory_bytes: 1 << 20, ..Default::default() })
+}
 
 /// The kind of failure that an answer told.
 fn failure<T: std::fmt::Debug>(answer: Result<T, ServeError>) -> GpuFailure {
@@ -70,7 +75,7 @@ async fn a_kernel_that_does_not_compile_is_told_with_its_place_to_that_caller_al
     let body =
         serde_json::json!({"text": "@compute @workgroup_size(1)\nfn main() {\n    let x: u32 = 1.5;\n}"});
     let body = body.to_string();
-    let head = ["x-serve-call-method: Compile"];
+    let head = ["x-serve-call-method: compile"];
     let bad = crate::wire::ask(address, "POST", "/a", &head, &body);
     let (good, bad) = tokio::join!(futures_util::future::join_all(good), bad);
     assert_eq!((bad.status, bad.code().as_str()), (500, "gpu_refused"));
@@ -114,7 +119,7 @@ async fn a_share_of_0_is_no_lease_and_opens_nothing() {
 
 #[actix_web::test]
 async fn shares_above_1_are_refused_and_what_goes_makes_room() {
-    let device = noop();
+    let device = small();
     let serve = serving(vec![device.clone()]).await;
     create(&serve, "a", 0.7).await;
     let refused = serve.create_backend("b", computes(), config(0.4)).await.unwrap_err();
@@ -137,7 +142,7 @@ async fn shares_above_1_are_refused_and_what_goes_makes_room() {
 
 #[actix_web::test]
 async fn memory_above_the_device_is_refused_with_what_would_fit() {
-    let device = noop();
+    let device = small();
     let serve = serving(vec![device.clone()]).await;
     let large =
         |bytes| BackendConfig::default().resources(Resources::none().num_gpus(0.1).gpu_memory_bytes(bytes));
@@ -155,7 +160,7 @@ async fn memory_above_the_device_is_refused_with_what_would_fit() {
 
 #[actix_web::test]
 async fn a_buffer_above_the_quota_is_refused_to_its_replica() {
-    let serve = serving(vec![noop()]).await;
+    let serve = serving(vec![small()]).await;
     let backend = Backend::<Computes>::new(|ctx| {
         let lease = ctx.gpu()?;
         Err(ServeError::from(lease.create_buffer(lease.memory_quota_bytes() + 4).wait().unwrap_err()).into())
@@ -168,7 +173,7 @@ async fn a_buffer_above_the_quota_is_refused_to_its_replica() {
 
 #[actix_web::test]
 async fn whole_devices_are_several_leases_and_parts_share_one() {
-    let devices: Vec<GpuDevice> = (0..3).map(|_| noop()).collect();
+    let devices: Vec<GpuDevice> = (0..3).map(|_| small()).collect();
     let serve = serving(devices.clone()).await;
     serve.create_backend("half", computes(), config(0.5).num_replicas(2)).await.unwrap();
     let backend = Backend::<Computes>::new(|ctx| {
@@ -186,7 +191,7 @@ async fn whole_devices_are_several_leases_and_parts_share_one() {
 
 #[actix_web::test]
 async fn replicas_that_come_and_go_keep_to_the_devices_of_their_claims() {
-    let serve = serving((0..2).map(|_| noop()).collect()).await;
+    let serve = serving((0..2).map(|_| small()).collect()).await;
     serve.create_backend("a", computes(), config(0.6).num_replicas(2)).await.unwrap();
     for replicas in [1, 2, 0, 2, 1] {
         serve.update_backend_config("a", BackendUpdate::default().num_replicas(replicas)).await.unwrap();
@@ -201,7 +206,7 @@ async fn replicas_that_come_and_go_keep_to_the_devices_of_their_claims() {
 async fn a_capacity_counts_the_first_devices_and_never_more_than_there_are() {
     let start = |gpus| {
         let capacity = Capacity::unlimited().num_gpus(gpus);
-        Serve::start(ServeOptions::default().capacity(capacity).gpus(GpuManager::new(vec![noop(), noop()])))
+        Serve::start(ServeOptions::default().capacity(capacity).gpus(GpuManager::new(vec![small(), small()])))
     };
     let refused = start(3).await.unwrap_err();
     assert_eq!(refused.to_string(), "capacity.num_gpus is 3, and there are 2 devices");
@@ -275,7 +280,7 @@ async fn a_hard_cap_holds_a_replica_to_its_share_of_an_idle_device() {
 }
 
 #[actix_web::test]
-async fn a_lease_that_was_released_fails_typed_and_a_rebuilt_replica_keeps_its_share() {
+async fn a_rebuilt_replica_keeps_its_share_and_nobody_else_gets_it() {
     let device = simulated(SimulatedDevice::default());
     let serve = serving(vec![device.clone()]).await;
     let backend = Backend::from_fn(|_: Nothing| async {
@@ -304,7 +309,7 @@ async fn a_lease_that_was_released_fails_typed_and_a_rebuilt_replica_keeps_its_s
 #[actix_web::test]
 async fn a_model_that_computes_on_cpus_is_refused_a_gpu_with_the_reason() {
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/models/digits/digits.onnx");
-    let serve = serving(vec![noop()]).await;
+    let serve = serving(vec![small()]).await;
     let refused = serve.create_backend("a", Backend::onnx(path), config(0.5)).await.unwrap_err();
     let why = "resources.num_gpus: an ONNX model is run on CPUs here and can use no GPU; ask for num_cpus";
     assert_eq!((refused.to_string().as_str(), refused.code()), (why, "invalid"));
@@ -316,12 +321,9 @@ async fn a_model_that_computes_on_cpus_is_refused_a_gpu_with_the_reason() {
     serve.shutdown().await.unwrap();
 }
 
-/// A device of wgpu's that keeps buffers, for what must not be closed by a Serve.
 #[actix_web::test]
 async fn devices_that_were_given_stay_open_for_whoever_gave_them() {
-    let options =
-        DeviceOptions { source: DeviceSource::Noop, memory_bytes: Some(1 << 20), ..Default::default() };
-    let device = GpuDevice::open(options).await.unwrap();
+    let device = small();
     for _ in 0..2 {
         let serve = serving(vec![device.clone()]).await;
         create(&serve, "a", 1.0).await;
