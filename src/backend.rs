@@ -25,8 +25,8 @@ use crate::{
     },
     call::Request,
     comparison::answer::Kept,
-    config::Placement,
-    error::BoxError,
+    config::{BackendConfig, Placement},
+    error::{BoxError, ServeError},
     http_call::WantedHeaders,
     ids::BackendName,
     meta::Meta,
@@ -107,7 +107,7 @@ impl<M> IntoIterator for Batch<M> {
 }
 
 impl<M: Request> Message for Batch<M> {
-    type Result = Result<Vec<M::Result>, crate::error::ServeError>;
+    type Result = Result<Vec<M::Result>, ServeError>;
 }
 
 /// Makes the port of one replica for one message type.
@@ -298,6 +298,14 @@ impl<A: Actor<Context = ReplicaContext<A>>> Backend<A> {
     pub fn compute(mut self) -> Self {
         self.placement = Placement::Dedicated;
         self
+    }
+
+    /// Whether it can do something with the share of a GPU that the options ask for.
+    pub(crate) fn check_gpus(&self, config: &BackendConfig) -> Result<(), ServeError> {
+        match self.no_gpu.filter(|_| config.resources.num_gpus.is_some()) {
+            Some(why) => Err(ServeError::invalid("resources.num_gpus", why)),
+            None => Ok(()),
+        }
     }
 
     /// Adds a form of a message that the actor handles one by one, or in batches where it can.

@@ -101,9 +101,7 @@ impl<A: Actor<Context = ReplicaContext<A>>> Code for Backend<A> {
 
     fn check(&self, config: &BackendConfig) -> Result<(), ServeError> {
         config.check()?;
-        if let (Some(why), Some(_)) = (self.no_gpu, config.resources.num_gpus) {
-            return Err(ServeError::invalid("resources.num_gpus", why));
-        }
+        self.check_gpus(config)?;
         if config.max_batch_size.is_some() && self.batchers.is_empty() {
             return Err(ServeError::invalid(
                 "max_batch_size",

@@ -236,7 +236,7 @@ async fn acquire(device: &GpuDevice, request: LeaseRequest) -> Result<GpuLease, 
     loop {
         match device.lease(request).await {
             Err(GpuError::Unplaceable { .. }) if tokio::time::Instant::now() < late => {
-                sleep(LEAVING_LOOK).await
+                sleep(LEAVING_LOOK).await;
             }
             other => return other,
         }

@@ -277,7 +277,7 @@ impl<A: Actor<Context = ReplicaContext<A>>> Cell<A> {
                 Poll::Pending => return self.obey(cx, lane),
                 Poll::Ready(Ok(())) => self.start(),
                 Poll::Ready(Err(why)) => {
-                    self.stumbled(format!("it got no share of a GPU: {why}").into(), false)
+                    self.stumbled(format!("it got no share of a GPU: {why}").into(), false);
                 }
             },
             Phase::BackingOff(pause) => {

@@ -125,11 +125,6 @@ impl Capacity {
         self.gpus_unset && self.num_gpus == Some(0)
     }
 
-    /// The same once it is known how many GPUs there are: as many as it says.
-    pub(crate) fn settled(self) -> Self {
-        Self { gpus_unset: false, ..self }
-    }
-
     /// Sets [`memory_bytes`](field@Self::memory_bytes); `None`: not counted.
     pub fn memory_bytes(mut self, bytes: impl Into<Option<u64>>) -> Self {
         self.memory_bytes = bytes.into();

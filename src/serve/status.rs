@@ -55,8 +55,7 @@ impl Serve {
             shadow: shadows(entry),
             last_minute: seen(&entry.seen),
         });
-        let capacity =
-            CapacityStatus { total: fleet.pool.total().clone().settled(), free: fleet.pool.free() };
+        let capacity = CapacityStatus { total: fleet.pool.total().clone(), free: fleet.pool.free() };
         Status {
             capacity,
             backends: backends.collect(),

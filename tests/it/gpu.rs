@@ -9,7 +9,9 @@ mod leases;
 mod loss;
 mod on_device;
 mod placement;
+mod refusals;
 mod replicas;
+mod transformer;
 mod under_load;
 
 use std::{
@@ -89,4 +91,14 @@ pub fn bytes(values: &[f32]) -> Vec<u8> {
 /// And back.
 pub fn floats(bytes: &[u8]) -> Vec<f32> {
     bytes.chunks_exact(4).map(|four| f32::from_le_bytes(four.try_into().unwrap())).collect()
+}
+
+/// A message that nobody sends.
+#[derive(actix::Message)]
+#[rtype(result = "Result<(), ServeError>")]
+pub struct Nothing;
+
+/// A device with little memory.
+pub fn small() -> GpuDevice {
+    simulated(SimulatedDevice { memory_bytes: 1 << 20, ..Default::default() })
 }
