@@ -26,9 +26,9 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_id) own: 
     let column = group.x * TILE + own.x;
     let row = (group.y + layer.first) * TILE + own.y;
     var sum = 0.0;
-    for (var from = 0u; from < layer.inputs; from += TILE) {
-        let across = from + own.x;
-        let down = from + own.y;
+    for (var start = 0u; start < layer.inputs; start += TILE) {
+        let across = start + own.x;
+        let down = start + own.y;
         var value = 0.0;
         if row < layer.rows && across < layer.inputs { value = x[row * layer.inputs + across]; }
         left[own.y][own.x] = value;

@@ -21,8 +21,11 @@ use std::{
     time::{Duration, Instant},
 };
 
-use greenroom::gpu::{
-    DeviceOptions, DeviceSource, Fraction, GpuDevice, GpuLease, LeaseRequest, SimulatedDevice, adapters,
+use greenroom::{
+    ServeError,
+    gpu::{
+        DeviceOptions, DeviceSource, Fraction, GpuDevice, GpuLease, LeaseRequest, SimulatedDevice, adapters,
+    },
 };
 
 /// A share as people write it.

@@ -72,7 +72,7 @@ impl Handler<Spin> for Computes {
         let immediates = kernels::rounds(rounds);
         let job = Job::new().dispatch_with(&self.spin, &[&self.buffer], [64, 1, 1], &immediates);
         let done = self.lease.submit(job);
-        Box::pin(async move { Ok(drop(done.await?)) })
+        Box::pin(async move { done.await.map(drop).map_err(ServeError::from) })
     }
 }
 
@@ -80,7 +80,7 @@ impl Handler<Compile> for Computes {
     type Result = ResponseFuture<Result<(), ServeError>>;
     fn handle(&mut self, Compile { text }: Compile, _: &mut ReplicaContext<Self>) -> Self::Result {
         let made = self.lease.create_kernel(KernelSpec::new(text));
-        Box::pin(async move { Ok(drop(made.await?)) })
+        Box::pin(async move { made.await.map(drop).map_err(ServeError::from) })
     }
 }
 

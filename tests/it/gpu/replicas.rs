@@ -3,9 +3,8 @@
 use std::time::Duration;
 
 use greenroom::{
-    Backend, BackendConfig, BackendUpdate, Capacity, Endpoint, GpuFailure, GpuShare, Resources, Serve,
-    ServeError, ServeOptions,
-    gpu::{DetectGpus, DeviceOptions, GpuDevice, GpuManager, SimulatedDevice, adapters},
+    Backend, BackendUpdate, Endpoint, GpuFailure, GpuShare, Serve, ServeError, ServeOptions,
+    gpu::{DetectGpus, DeviceOptions, GpuDevice, SimulatedDevice, adapters},
 };
 
 use super::{

@@ -138,7 +138,8 @@ async fn two_backends_get_their_shares_of_a_device() {
     let serve = serving(vec![device.clone()]).await;
     create(&serve, "a", 0.25).await;
     create(&serve, "b", 0.75).await;
-    let loads = [Load::new(&serve, "a", 4, 40), Load::new(&serve, "b", 4, 4)];
+    // Enough is outstanding that a caller which the processor keeps waiting is not missed.
+    let loads = [Load::new(&serve, "a", 4, 60), Load::new(&serve, "b", 8, 12)];
     let used = || {
         let status = serve.status();
         [0, 1].map(|i| status.gpus[0].leases[i].device_time_s)
