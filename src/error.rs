@@ -111,6 +111,9 @@ pub enum ServeError {
     /// This Serve is shutting down.
     #[error("the service is shutting down")]
     ShuttingDown,
+    /// Another process is taking over from this one, and would not know of the change.
+    #[error("another process is taking over from this one, which changes nothing meanwhile; ask again")]
+    BeingReplaced,
     /// The backend's own error, in its own words.
     #[error("{detail}")]
     Backend {
@@ -321,6 +324,7 @@ impl ServeError {
             Self::NoAnswer => "no_answer",
             Self::Stopped => "stopped",
             Self::ShuttingDown => "shutting_down",
+            Self::BeingReplaced => "being_replaced",
             Self::Backend { code, .. } => code,
             Self::WouldDeadlock { .. } => "would_deadlock",
             Self::Invalid { .. } => "invalid",
@@ -359,6 +363,7 @@ impl ServeError {
             | Self::DeadlineExceeded
             | Self::Stopped
             | Self::ShuttingDown
+            | Self::BeingReplaced
             | Self::TimedOut { .. }
             | Self::Internal(_) => Fault::Service,
             _ => Fault::Caller,
@@ -368,7 +373,7 @@ impl ServeError {
     /// Whether the same request may be sent again: it never began, or nothing came of it.
     pub fn retryable(&self) -> bool {
         match self {
-            Self::Overloaded { .. } | Self::NoReplica { .. } | Self::ShuttingDown => true,
+            Self::Overloaded { .. } | Self::NoReplica { .. } | Self::ShuttingDown | Self::BeingReplaced => true,
             // What was half done on a lost device is gone with it.
             Self::Gpu { failure, .. } => failure.fault() == Fault::Service,
             _ => false,

@@ -39,7 +39,10 @@ pub(crate) async fn run(file: &Path) -> Result<(), LaunchError> {
         started = start(&serve, config) => {
             started?;
             tell("ready");
-            signals.received().await;
+            tokio::select! {
+                () = signals.received() => {}
+                () = serve.replaced() => tell("another process has taken over"),
+            }
         }
     }
     Ok(serve.shutdown().await?)
@@ -83,7 +86,10 @@ fn only_files(config: ServeConfig) -> Result<ServeConfig, ServeError> {
 
 /// The HTTP workers are the serving threads; without them there are others.
 fn options(config: &ServeConfig) -> ServeOptions {
-    let options = ServeOptions::default().announces_ready().capacity(config.capacity.clone());
+    let mut options = ServeOptions::default().announces_ready().capacity(config.capacity.clone());
+    if let Some(path) = &config.takeover {
+        options = options.takeover(path);
+    }
     match (config.http.location, config.http.threads) {
         (Location::HeadOnly | Location::EveryNode, _) => options.lent_threads(),
         (Location::NoServer, Some(threads)) => options.serving_threads(threads),

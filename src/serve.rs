@@ -9,6 +9,7 @@ mod options;
 mod signals;
 mod status;
 mod system;
+pub(crate) mod takeover;
 
 use std::{
     fmt,
@@ -43,6 +44,7 @@ use crate::{
     serve::{
         options::{Readiness, Seats},
         system::SystemThread,
+        takeover::Handover,
     },
     traffic::{ShadowRule, TrafficPolicy},
 };
@@ -69,6 +71,8 @@ pub(crate) struct Inner {
     controller_stop: Arc<dyn Stop>,
     system: Mutex<Option<SystemThread>>,
     pub(crate) servers: Mutex<Vec<actix_web::dev::ServerHandle>>,
+    /// With which another process can take over.
+    pub(crate) handover: Option<Arc<Handover>>,
     options: ServeOptions,
     /// How the shutdown went.
     ended: OnceCell<Result<(), ServeError>>,
@@ -85,8 +89,9 @@ impl Serve {
     /// Starts the actors and threads; nothing is served yet.
     ///
     /// # Errors
-    /// [`ServeError::Internal`] when a thread cannot be started, [`ServeError::InvalidConfig`] for a capacity that
-    /// cannot be, [`ServeError::Gpu`] for one that counts more GPUs than the options give.
+    /// [`ServeError::Internal`] when a thread cannot be started or the running process cannot be taken over from,
+    /// [`ServeError::InvalidConfig`] for a capacity that cannot be,
+    /// [`ServeError::Gpu`] for one that counts more GPUs than the options give.
     ///
     /// # Panics
     /// With [`ServeOptions::current_thread`], outside of a runtime that runs local tasks.
@@ -94,6 +99,10 @@ impl Serve {
         let capacity = options.all();
         capacity.check()?;
         let gpus = Arc::new(Gpus::new(options.gpus.clone(), &capacity));
+        let handover = match &options.takeover {
+            Some(path) => Some(Arc::new(Handover::begin(path.clone()).await?)),
+            None => None,
+        };
         let office = Arc::new(Office {
             fleet: Mutex::new(Fleet::new(capacity)),
             directory: Arc::default(),
@@ -130,6 +139,7 @@ impl Serve {
             controller_stop,
             system: Mutex::new(system),
             servers: Mutex::default(),
+            handover,
             options,
             ended: OnceCell::new(),
         })))
@@ -328,6 +338,9 @@ impl Serve {
     {
         if self.0.office.directory.closing() {
             return Err(ServeError::ShuttingDown);
+        }
+        if self.0.handover.as_ref().is_some_and(|handover| handover.is_claimed()) {
+            return Err(ServeError::BeingReplaced);
         }
         self.0.controller.send(msg).await.unwrap_or_else(|_| {
             Err(ServeError::Internal(

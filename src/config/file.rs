@@ -1,6 +1,6 @@
 //! `ServeConfig`: what a configuration file, or the same as JSON, says.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
@@ -37,6 +37,9 @@ pub struct ServeConfig {
     pub http: HttpConfig,
     /// Where the service itself is administered.
     pub admin: AdminConfig,
+    /// The Unix socket through which a new process takes over from the running one; none: it cannot. A relative
+    /// path was put after the base directory. Linux only.
+    pub takeover: Option<PathBuf>,
     /// How much there is of what replicas ask for; what is absent is detected.
     pub capacity: Capacity,
     /// Every backend, in the order of the file.
@@ -76,6 +79,7 @@ impl ServeConfig {
         let mut known = Known::default();
         let http = fields.nullable("http", HttpConfig::read).flatten();
         let admin = fields.nullable("admin", AdminConfig::read).flatten();
+        let takeover = fields.nullable("takeover", |item| Some(base_dir.join(item.text()?))).flatten();
         let capacity = fields.nullable("capacity", resources::read_capacity).flatten();
         let backends = fields.nullable("backends", |item| {
             let items = item.items().or_else(|| known.incomplete())?;
@@ -88,6 +92,7 @@ impl ServeConfig {
         Some(Self {
             http: http.unwrap_or_default(),
             admin: admin.unwrap_or_default(),
+            takeover,
             capacity: capacity.unwrap_or_default(),
             backends: backends.flatten().unwrap_or_default(),
             endpoints: endpoints.flatten().unwrap_or_default(),

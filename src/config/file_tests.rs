@@ -356,3 +356,22 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn the_socket_of_a_takeover_lies_beside_the_file() {
+    assert_eq!(ServeConfig::from_yaml("{}", Path::new("/srv")).unwrap().takeover, None);
+    for (text, path) in [
+        ("takeover: a.sock", Some("/srv/a.sock")),
+        ("takeover: /run/a.sock", Some("/run/a.sock")),
+        ("takeover: ~", None),
+    ] {
+        let config = ServeConfig::from_yaml(text, Path::new("/srv")).unwrap();
+        assert_eq!(config.takeover.as_deref(), path.map(Path::new), "{text}");
+        let json = serde_json::to_value(&config).unwrap();
+        assert_eq!(ServeConfig::from_json(json, Path::new("/elsewhere")).unwrap(), config);
+    }
+    for text in ["takeover: 8000", "takeover: ''", "takeover: [a]", "takeover: true"] {
+        let error = ServeConfig::from_yaml(text, Path::new("/srv")).unwrap_err().to_string();
+        assert!(error.contains("takeover"), "{error}");
+    }
+}

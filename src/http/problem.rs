@@ -64,9 +64,10 @@ pub(crate) fn status(error: &ServeError) -> StatusCode {
         ServeError::AlreadyExists { .. } | ServeError::InUse { .. } | ServeError::NoResources { .. } => {
             StatusCode::CONFLICT
         }
-        ServeError::Overloaded { .. } | ServeError::NoReplica { .. } | ServeError::ShuttingDown => {
-            StatusCode::SERVICE_UNAVAILABLE
-        }
+        ServeError::Overloaded { .. }
+        | ServeError::NoReplica { .. }
+        | ServeError::ShuttingDown
+        | ServeError::BeingReplaced => StatusCode::SERVICE_UNAVAILABLE,
         ServeError::Gpu { .. } if error.retryable() => StatusCode::SERVICE_UNAVAILABLE,
         ServeError::DeadlineExceeded => StatusCode::GATEWAY_TIMEOUT,
         ServeError::Backend { status, .. } => {

@@ -1,8 +1,21 @@
 //! HTTP servers of our own: their workers are the serving threads.
 
-use std::{net::SocketAddr, num::NonZeroUsize, sync::PoisonError, time::Duration};
+use std::{
+    io,
+    net::SocketAddr,
+    num::NonZeroUsize,
+    pin::Pin,
+    sync::{Arc, PoisonError},
+    task::{Context, Poll, Waker},
+    time::Duration,
+};
 
-use actix_web::{App, HttpRequest, HttpServer, dev::ServerHandle, web};
+use actix::System;
+use actix_web::{
+    App, HttpRequest, HttpServer,
+    dev::{Server, ServerHandle},
+    web,
+};
 use tokio::sync::oneshot;
 
 use crate::{
@@ -10,7 +23,10 @@ use crate::{
     http::{ingress::Ingress, service},
     http_call::ShardKeys,
     metrics::registry::HttpKey,
-    serve::Serve,
+    serve::{
+        Serve,
+        takeover::{KEEP_ALIVE, Role},
+    },
 };
 
 /// Connections that may wait to be accepted.
@@ -88,18 +104,18 @@ impl Serve {
         let before = self.0.office.threads.count();
         // A worker must not keep alive the Serve that owns it.
         let configure = self.ingress_with(ingress);
-        let office = std::sync::Arc::clone(&self.0.office);
+        let office = Arc::clone(&self.0.office);
         let app = move || {
             let configure = configure.clone();
-            let office = std::sync::Arc::clone(&office);
+            let office = Arc::clone(&office);
             App::new().configure(configure).default_service(web::to(move |request: HttpRequest| {
-                let response = service::no_route(&request);
+                let response = service::closing(&office, || service::no_route(&request));
                 let key = HttpKey::new(&"unmatched".into(), request.method(), response.status());
                 office.metrics.registry.http(key).add();
                 std::future::ready(response)
             }))
         };
-        let address = self.run(&listen, workers, app).await?;
+        let address = self.run(Role::Http, &listen, workers, app).await?;
         let until = tokio::time::Instant::now() + WORKERS_READY;
         while self.0.office.threads.count() < before + workers {
             if tokio::time::Instant::now() > until {
@@ -115,17 +131,26 @@ impl Serve {
     /// # Errors
     /// As [`listen`](Self::listen).
     pub async fn listen_admin(&self, listen: Listen) -> Result<SocketAddr, ServeError> {
-        let office = std::sync::Arc::clone(&self.0.office);
+        let office = Arc::clone(&self.0.office);
         let app = move || {
-            let office = std::sync::Arc::clone(&office);
+            let office = Arc::clone(&office);
+            let unrouted = Arc::clone(&office);
             App::new().configure(move |config| service::configure(config, &office)).default_service(web::to(
-                |request: HttpRequest| std::future::ready(service::no_route(&request)),
+                move |request: HttpRequest| {
+                    std::future::ready(service::closing(&unrouted, || service::no_route(&request)))
+                },
             ))
         };
-        self.run(&listen, 1, app).await
+        self.run(Role::Admin, &listen, 1, app).await
     }
 
-    async fn run<F, T, B>(&self, listen: &Listen, workers: usize, app: F) -> Result<SocketAddr, ServeError>
+    async fn run<F, T, B>(
+        &self,
+        role: Role,
+        listen: &Listen,
+        workers: usize,
+        app: F,
+    ) -> Result<SocketAddr, ServeError>
     where
         F: Fn() -> App<T> + Send + Clone + 'static,
         T: actix_web::dev::ServiceFactory<
@@ -146,22 +171,49 @@ impl Serve {
             ));
         };
         let Listen { host, port, .. } = listen.clone();
-        let (tx, rx) = oneshot::channel::<Result<(SocketAddr, ServerHandle), std::io::Error>>();
+        let handover = self.0.handover.clone();
+        let (tx, rx) = oneshot::channel::<Result<(SocketAddr, ServerHandle), io::Error>>();
         let run = move || async move {
+            let sockets =
+                match handover.as_ref().map(|handover| handover.listen(role, &host, port)).transpose() {
+                    Ok(sockets) => sockets,
+                    Err(error) => return drop(tx.send(Err(error))),
+                };
+            let gate = sockets.as_ref().map(|sockets| sockets.gate.clone());
+            let waiting = gate.clone().filter(|gate| !gate.is_open());
+            let app = move || match gate.clone() {
+                // A server accepts nothing before all that its workers need is there.
+                Some(gate) => app().data_factory(move || gate.clone().opened()),
+                None => app(),
+            };
             let server = HttpServer::new(app)
                 .workers(workers)
                 .backlog(BACKLOG)
                 .disable_signals()
+                .keep_alive(KEEP_ALIVE)
                 // A caller that has left is noticed, and its handler dropped.
-                .h1_allow_half_closed(false)
-                .bind((host.as_str(), port));
+                .h1_allow_half_closed(false);
+            let server = match (sockets, handover) {
+                (Some(sockets), Some(handover)) => {
+                    let connections = Arc::clone(&handover.connections);
+                    let server = server.on_connect(move |_, of_connection| {
+                        of_connection.insert(connections.begin());
+                    });
+                    sockets.listeners.into_iter().try_fold(server, HttpServer::listen)
+                }
+                _ => server.bind((host.as_str(), port)),
+            };
             match server {
                 Err(error) => drop(tx.send(Err(error))),
                 Ok(server) => {
                     let address = server.addrs().first().copied();
-                    let server = server.run();
-                    let bound = address.ok_or_else(|| std::io::Error::other("no address was bound"));
+                    let mut server = server.run();
+                    let bound = address.ok_or_else(|| io::Error::other("no address was bound"));
                     drop(tx.send(bound.map(|address| (address, server.handle()))));
+                    if waiting.is_some() {
+                        let Some(started) = started(server).await else { return };
+                        server = started;
+                    }
                     if let Err(error) = server.await {
                         eprintln!("greenroom: the HTTP server ended with an error: {error}");
                     }
@@ -179,4 +231,19 @@ impl Serve {
         self.0.servers.lock().unwrap_or_else(PoisonError::into_inner).push(handle);
         Ok(address)
     }
+}
+
+/// Starts a server that waits for its gate; none when it will not open. A server waits for its workers in its first
+/// step, on the thread that takes it: on ours, which makes the replicas that the gate waits for, it would be for ever.
+async fn started(mut server: Server) -> Option<Server> {
+    let system = System::current();
+    let first_step = tokio::task::spawn_blocking(move || {
+        // Its workers belong to the same system as those of the others.
+        System::set_current(system);
+        match Pin::new(&mut server).poll(&mut Context::from_waker(Waker::noop())) {
+            Poll::Pending => Some(server),
+            Poll::Ready(_) => None,
+        }
+    });
+    first_step.await.ok().flatten()
 }

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use actix_web::{
     HttpRequest, HttpResponse,
-    http::{Method, StatusCode},
+    http::{ConnectionType, Method, StatusCode},
     web,
 };
 
@@ -40,9 +40,11 @@ fn add(
 ) {
     let office = Arc::clone(office);
     config.service(web::resource(path).to(move |request: HttpRequest| {
-        std::future::ready(with_id(&request, |id| match *request.method() {
-            Method::GET | Method::HEAD => answer(&office, id),
-            _ => problem::not_allowed(Reader::Any, request.method(), &["GET", "HEAD"])(Some(id)),
+        std::future::ready(closing(&office, || {
+            with_id(&request, |id| match *request.method() {
+                Method::GET | Method::HEAD => answer(&office, id),
+                _ => problem::not_allowed(Reader::Any, request.method(), &["GET", "HEAD"])(Some(id)),
+            })
         }))
     }));
 }
@@ -74,6 +76,17 @@ pub(crate) fn ready(office: &Office) -> Result<(), String> {
         let names: Vec<_> = waiting.iter().map(|name| name.as_str()).collect();
         format!("no replica is ready behind: {}", names.join(", "))
     })
+}
+
+/// While the service shuts down an answer closes its connection. It is looked first: an answer that says ready
+/// closes nothing.
+pub(crate) fn closing(office: &Office, answer: impl FnOnce() -> HttpResponse) -> HttpResponse {
+    let closing = office.directory.closing();
+    let mut response = answer();
+    if closing {
+        response.head_mut().set_connection_type(ConnectionType::Close);
+    }
+    response
 }
 
 /// What a listener of our own says to a path that nothing stands behind.

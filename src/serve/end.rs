@@ -2,13 +2,14 @@
 
 use std::{sync::PoisonError, time::Duration};
 
+use actix_web::dev::ServerHandle;
 use futures_util::future::join_all;
 use tokio::time::{sleep, timeout};
 
 use crate::{
     actors::controller::DrainAll,
     error::ServeError,
-    serve::{Inner, Serve, system::SystemThread},
+    serve::{Inner, Serve, system::SystemThread, takeover::KEEP_ALIVE},
 };
 
 /// How often it is looked whether anything still runs.
@@ -16,6 +17,12 @@ const LOOK: Duration = Duration::from_millis(2);
 /// How long callers with open connections may ask once more at least: each answer tells them to close, so that
 /// none has its connection cut while its next request is on the way.
 const LINGER: Duration = Duration::from_millis(100);
+/// The same where another process goes on with the sockets: longer than a thread that has been told to accept no
+/// more may take to hear of it.
+const LINGER_REPLACED: Duration = Duration::from_millis(500);
+/// How long connections without a request are left open then: no shorter than without a restart, so that it cuts off
+/// nobody who begins a request on one of them.
+const LINGER_REPLACED_MAX: Duration = KEEP_ALIVE.saturating_add(Duration::from_secs(2));
 /// How long requests whose bodies are still coming are waited for, when nothing else is left to do.
 const UPLOADS: Duration = Duration::from_secs(5);
 /// What draining and the servers may take at least, however late it is.
@@ -38,12 +45,12 @@ impl Serve {
         // The clock of whoever waits, so that paused time is followed.
         let begun = tokio::time::Instant::now();
         let left = || allowed.saturating_sub(begun.elapsed());
-        let servers = self.0.servers.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let servers = self.0.serving();
         // No new connections; those there are go on, and each answer tells its caller to close.
         join_all(servers.iter().map(|server| server.pause())).await;
         office.directory.close();
         if !servers.is_empty() {
-            office.directory.timed(|| sleep(LINGER.min(allowed))).await;
+            self.0.linger(allowed).await;
         }
         while self.0.busy() && !left().is_zero() {
             office.directory.timed(|| sleep(LOOK)).await;
@@ -60,6 +67,9 @@ impl Serve {
         // A caller that sends its request byte by byte is not waited for any longer.
         let _ = office.directory.timed(|| timeout(left().max(LEAST), stop)).await;
         self.0.let_go();
+        // Nobody is left who could use them. A driver that hangs is not waited for.
+        let close = office.directory.timed(|| timeout(left().max(LEAST), office.gpus.close()));
+        let _ = close.await;
         let system = self.0.system.lock().unwrap_or_else(PoisonError::into_inner).take();
         if let Some(SystemThread { system, thread }) = system {
             system.stop();
@@ -69,9 +79,9 @@ impl Serve {
                 let _ = thread.join();
             }
         }
-        // When nobody is left who could use them. A driver that hangs is not waited for.
-        let close = office.directory.timed(|| timeout(left().max(LEAST), office.gpus.close()));
-        let _ = close.await;
+        if let Some(handover) = &self.0.handover {
+            handover.close();
+        }
         if in_time && drained {
             Ok(())
         } else {
@@ -81,6 +91,27 @@ impl Serve {
 }
 
 impl Inner {
+    /// The servers that have begun to accept.
+    fn serving(&self) -> Vec<ServerHandle> {
+        if self.handover.as_ref().is_some_and(|handover| handover.is_waiting()) {
+            // They cannot be spoken to, and end with their threads.
+            return Vec::new();
+        }
+        self.servers.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Leaves connections open for a while, so that their clients hear that they close.
+    async fn linger(&self, allowed: Duration) {
+        let (begun, directory) = (tokio::time::Instant::now(), &self.office.directory);
+        let Some(handover) = self.handover.as_ref().filter(|handover| handover.is_replaced()) else {
+            return directory.timed(|| sleep(LINGER.min(allowed))).await;
+        };
+        directory.timed(|| sleep(LINGER_REPLACED.min(allowed))).await;
+        while !handover.connections.is_empty() && begun.elapsed() < LINGER_REPLACED_MAX.min(allowed) {
+            directory.timed(|| sleep(LOOK)).await;
+        }
+    }
+
     /// Whether any call runs or waits at a replica.
     fn busy(&self) -> bool {
         let fleet = self.office.fleet();

@@ -1,6 +1,6 @@
 //! `ServeOptions`: on whose threads a Serve runs, by which clock, and how long its end may take.
 
-use std::{num::NonZeroUsize, time::Duration};
+use std::{num::NonZeroUsize, path::PathBuf, time::Duration};
 
 use crate::{
     actors::{gpus::GpuSource, timer::TimerKind},
@@ -18,6 +18,7 @@ pub struct ServeOptions {
     /// None: as the seats are.
     pub(super) capacity: Option<Capacity>,
     pub(super) gpus: GpuSource,
+    pub(super) takeover: Option<PathBuf>,
 }
 
 /// When `/-/readyz` may say so.
@@ -50,6 +51,7 @@ impl Default for ServeOptions {
             readiness: Readiness::Observed,
             capacity: None,
             gpus: GpuSource::default(),
+            takeover: None,
         }
     }
 }
@@ -85,6 +87,31 @@ impl ServeOptions {
     pub fn announces_ready(mut self) -> Self {
         self.readiness = Readiness::Announced;
         self
+    }
+
+    /// Restarts without a lost request, on Linux: a new process of the same service takes over from the running one
+    /// through the Unix socket at `path`, and can be taken over from in its turn. Both need the same path and the
+    /// same user; nothing runs there the first time.
+    ///
+    /// A [`listen`](crate::Serve::listen) or [`listen_admin`](crate::Serve::listen_admin) on an address that the
+    /// running process has too goes on with that one's socket, from
+    /// [`announce_ready`](crate::Serve::announce_ready) on, and then that process is told
+    /// ([`replaced`](crate::Serve::replaced)). Until then it serves on, also when this one fails to start. This
+    /// includes [`announces_ready`](Self::announces_ready).
+    ///
+    /// ```no_run
+    /// # use greenroom::{Listen, Serve, ServeError, ServeOptions};
+    /// # async fn start() -> Result<(), ServeError> {
+    /// let serve = Serve::start(ServeOptions::default().takeover("/run/app/takeover.sock")).await?;
+    /// serve.listen(Listen::on("127.0.0.1", 8000)).await?;
+    /// // Backends and endpoints are made here.
+    /// serve.announce_ready();
+    /// serve.run_until_signal().await // or until the next process has taken over
+    /// # }
+    /// ```
+    pub fn takeover(mut self, path: impl Into<PathBuf>) -> Self {
+        self.takeover = Some(path.into());
+        self.announces_ready()
     }
 
     /// How much there is of what replicas ask for; the machine's cores. With

@@ -52,14 +52,18 @@ impl EndSignals {
 }
 
 impl Serve {
-    /// Serves until the process is told to end (SIGTERM or Ctrl-C), then shuts down in order. A signal counts
-    /// from the first poll on; [`EndSignals`] hears those that come earlier too.
+    /// Serves until the process is told to end (SIGTERM or Ctrl-C) or another one has taken over from it
+    /// ([`replaced`](Serve::replaced)), then shuts down in order. A signal counts from the first poll on; [`EndSignals`] hears those that come earlier too.
     ///
     /// # Errors
     /// As [`shutdown`](Serve::shutdown), or [`ServeError::Internal`] when signals cannot be listened for.
     pub async fn run_until_signal(&self) -> Result<(), ServeError> {
         let unheard = |error| ServeError::Internal(format!("signals cannot be listened for: {error}").into());
-        EndSignals::listen().map_err(unheard)?.received().await;
+        let mut signals = EndSignals::listen().map_err(unheard)?;
+        tokio::select! {
+            () = signals.received() => {}
+            () = self.replaced() => {}
+        }
         self.shutdown().await
     }
 }

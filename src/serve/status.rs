@@ -74,9 +74,11 @@ impl Serve {
     }
 
     /// Everything that shall be served has been made; see
-    /// [`ServeOptions::announces_ready`](crate::ServeOptions::announces_ready).
+    /// [`ServeOptions::announces_ready`](crate::ServeOptions::announces_ready). With
+    /// [`ServeOptions::takeover`](crate::ServeOptions::takeover) this process then takes over.
     pub fn announce_ready(&self) {
         self.0.office.directory.set_preparing(false);
+        self.take_over();
     }
 }
 

@@ -50,6 +50,10 @@ mod shutdown;
 #[cfg(feature = "onnx")]
 mod socket;
 mod support;
+#[cfg(target_os = "linux")]
+mod takeover;
+#[cfg(all(target_os = "linux", feature = "onnx"))]
+mod takeover_processes;
 mod tidy;
 mod timeouts;
 mod traffic;

@@ -38,6 +38,11 @@ impl Folder {
     pub fn yaml(&self) -> PathBuf {
         self.0.join("serve.yaml")
     }
+
+    /// What lies in the folder under this name.
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.0.join(name)
+    }
 }
 
 impl Drop for Folder {
@@ -161,6 +166,11 @@ impl Server {
 
     pub fn ended(&mut self) {
         assert_eq!(self.rest(), "");
+    }
+
+    /// It ends in order because another process goes on with its sockets.
+    pub fn replaced(mut self) {
+        assert_eq!(self.rest(), "another process has taken over\n");
     }
 
     /// It ends in order, and may have become ready before.
