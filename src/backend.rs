@@ -1,5 +1,6 @@
 //! What users implement: an actor, the messages it takes, and optionally batches of them.
 
+pub(crate) mod fingerprint;
 mod reconfigure;
 
 use std::{
@@ -40,6 +41,7 @@ use crate::{
     },
 };
 
+use fingerprint::{Fingerprint, Fingerprinted};
 pub use reconfigure::Reconfigure;
 
 /// One to `max_batch_size` requests handed to a replica in one call; its answer has one result for each,
@@ -185,6 +187,8 @@ pub struct Backend<A: Actor<Context = ReplicaContext<A>>> {
     pub(crate) wanted_headers: WantedHeaders,
     /// Set for inference models: what is known of the model once it is loaded.
     pub(crate) model: Option<Arc<OnceLock<ModelMetadata>>>,
+    /// What tells it apart where no version is given; none: it is always something new.
+    pub(crate) fingerprint: Option<Fingerprinted>,
 }
 
 /// Makes the Batcher of one replica for one message type, once, and its port for the form `F`.
@@ -211,6 +215,7 @@ impl<A: Actor<Context = ReplicaContext<A>>> Backend<A> {
             takes: None,
             wanted_headers: WantedHeaders::None,
             model: None,
+            fingerprint: None,
         }
     }
 
@@ -291,6 +296,24 @@ impl<A: Actor<Context = ReplicaContext<A>>> Backend<A> {
 
     pub(crate) fn copied<M: Request>(mut self, copying: Copying<M>) -> Self {
         self.copiers.add(copying);
+        self
+    }
+
+    /// What this code is made from (a file's bytes, a commit, a prompt): deployed again with the same bytes, and
+    /// without a [`version`](field@crate::BackendConfig::version), it is the same code, and its replicas stay.
+    /// Without either, whatever is deployed is something new.
+    ///
+    /// ```
+    /// # use greenroom::{Backend, ServeError};
+    /// # #[derive(actix::Message)]
+    /// # #[rtype(result = "Result<u64, ServeError>")]
+    /// # struct Double(u64);
+    /// let double = Backend::from_fn(|Double(n): Double| async move { Ok(2 * n) });
+    /// // A new build is something new, the same build is not.
+    /// let double = double.fingerprint(env!("CARGO_PKG_VERSION"));
+    /// ```
+    pub fn fingerprint(mut self, bytes: impl AsRef<[u8]>) -> Self {
+        self.fingerprint = Some(Fingerprinted::known(Fingerprint::of(bytes.as_ref())));
         self
     }
 

@@ -247,6 +247,16 @@ pub enum ServeError {
         /// What failed.
         why: Box<str>,
     },
+    /// Replicas of a new release did not start; those of the old one serve on.
+    #[error("backend {backend} stays as it was, its new release{} did not start: {why}", of_version(version.as_deref()))]
+    RolloutFailed {
+        /// The backend.
+        backend: BackendName,
+        /// The version that was rolled out, if it had one.
+        version: Option<Box<str>>,
+        /// The factory's error or panic, the time-out, or what its code said of its `user_config`.
+        why: Box<str>,
+    },
     /// A change that took longer than it may.
     #[error("{what} took longer than {} s", .after.as_secs_f64())]
     TimedOut {
@@ -341,6 +351,7 @@ impl ServeError {
             Self::StartFailed { .. } => "start_failed",
             Self::ReconfigureFailed { .. } => "reconfigure_failed",
             Self::Gpu { failure, .. } => failure.code(),
+            Self::RolloutFailed { .. } => "rollout_failed",
             Self::TimedOut { .. } => "timed_out",
             Self::Internal(_) => "internal",
         }
@@ -357,7 +368,8 @@ impl ServeError {
             | Self::BatchLength { .. }
             | Self::NoAnswer
             | Self::StartFailed { .. }
-            | Self::ReconfigureFailed { .. } => Fault::Backend,
+            | Self::ReconfigureFailed { .. }
+            | Self::RolloutFailed { .. } => Fault::Backend,
             Self::Overloaded { .. }
             | Self::NoReplica { .. }
             | Self::DeadlineExceeded
@@ -379,6 +391,10 @@ impl ServeError {
             _ => false,
         }
     }
+}
+
+fn of_version(version: Option<&str>) -> String {
+    version.map_or_else(String::new, |version| format!(" (version {version:?})"))
 }
 
 fn list(problems: &[Problem]) -> String {

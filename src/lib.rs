@@ -111,6 +111,7 @@ pub mod testing;
 mod traffic;
 
 pub use actors::{
+    backend_state::BackendState,
     context::ReplicaContext,
     reconcile::ReplicaState,
     router::{Route, Routed, Router},

@@ -24,8 +24,8 @@ use crate::{
     actors::{
         context::ReplicaContext,
         controller::{
-            self, Controller, Crash, CreateBackend, CreateEndpoint, DeleteBackend, DeleteEndpoint, Office,
-            SetShadow, SetTraffic, UpdateBackend,
+            self, Controller, Crash, CreateBackend, CreateEndpoint, DeleteBackend, DeleteEndpoint,
+            DeployBackend, Office, SetShadow, SetTraffic, UpdateBackend,
         },
         fleet::Fleet,
         gpus::Gpus,
@@ -35,7 +35,7 @@ use crate::{
     },
     backend::Backend,
     call::Request,
-    config::{BackendConfig, BackendUpdate},
+    config::{BackendConfig, BackendUpdate, Source},
     endpoint::Endpoint,
     error::ServeError,
     handle::Handle,
@@ -161,18 +161,75 @@ impl Serve {
         A: actix::Actor<Context = ReplicaContext<A>>,
     {
         let name = BackendName::new(name)?;
-        self.ask(CreateBackend { name, code: Arc::new(backend), config }).await
+        let source = Source::Registered { name: name.clone() };
+        self.ask(CreateBackend { name, source, code: Arc::new(backend), config }).await
+    }
+
+    /// Makes a backend, or changes the one of this name into this, and waits until that is done. What is to be done
+    /// follows from what differs:
+    ///
+    /// - nothing, when the version and all options are the same;
+    /// - limits and time-outs are told to the replicas that run; a changed `num_replicas` starts or drains some; a
+    ///   changed `user_config` is handed to them in place;
+    /// - a changed [`version`](field@BackendConfig::version), and options that only a new replica can follow (placement,
+    ///   threads, resources, restart, `idempotent`, batching switched on or off), replace the replicas: a new one is
+    ///   started and ready before an old one drains, at most a fifth of them (and one at least) at once. Where there is
+    ///   no room for one more (GPUs, memory and custom resources count; CPUs may run short meanwhile), as many at most
+    ///   are without calls at once; those for the only replica wait for the next.
+    ///
+    /// Without a version, code is the same when its fingerprint is ([`Backend::onnx`](crate::Backend::onnx) has one of
+    /// the model's bytes, and see [`Backend::fingerprint`]); other code is always something new. The new code
+    /// takes the same messages as the old.
+    ///
+    /// ```
+    /// # use greenroom::{Backend, BackendConfig, Endpoint, Serve, ServeError, ServeOptions};
+    /// # #[derive(actix::Message)]
+    /// # #[rtype(result = "Result<u64, ServeError>")]
+    /// # struct Version;
+    /// # #[actix_web::main]
+    /// # async fn main() -> Result<(), ServeError> {
+    /// # let serve = Serve::start(ServeOptions::default().current_thread()).await?;
+    /// for version in [1, 2] {
+    ///     let backend = Backend::from_fn(move |_: Version| async move { Ok(version) });
+    ///     let config = BackendConfig::default().version(version.to_string());
+    ///     serve.deploy_backend("app", backend, config).await?;
+    /// }
+    /// serve.create_endpoint("app", Endpoint::new("app")).await?;
+    /// assert_eq!(serve.handle::<Version>("app")?.call(Version).await?, 2);
+    /// # serve.shutdown().await
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// Those of [`create_backend`](Self::create_backend) and
+    /// [`update_backend_config`](Self::update_backend_config), and [`ServeError::Invalid`] for code that takes other
+    /// messages than the old.
+    pub async fn deploy_backend<A>(
+        &self,
+        name: impl AsRef<str>,
+        backend: Backend<A>,
+        config: BackendConfig,
+    ) -> Result<(), ServeError>
+    where
+        A: actix::Actor<Context = ReplicaContext<A>>,
+    {
+        let name = BackendName::new(name)?;
+        let source = Source::Registered { name: name.clone() };
+        self.ask(DeployBackend { name, source, code: Arc::new(backend), config }).await
     }
 
     /// Changes the options that `update` gives, and waits until the replicas are as many as it says and have the
-    /// `user_config` that it says. That is changed in place (see [`Reconfigure`](crate::Reconfigure)), in at most
-    /// a fifth of the replicas at once, and in one at least, when the calls that run there have ended.
+    /// options that it says. The `user_config` is changed in place (see [`Reconfigure`](crate::Reconfigure)), in at most
+    /// a fifth of the replicas at once, and in one at least, when the calls that run there have ended. A changed version,
+    /// and options that only a new replica can follow, replace the replicas as
+    /// [`deploy_backend`](Self::deploy_backend) does.
     ///
     /// # Errors
     /// An option that is not allowed, a `user_config` that cannot be read or that the backend does not take, an unknown
     /// backend, or [`ServeError::NoResources`] when the replicas do not all fit; then nothing has changed. [`ServeError::ReconfigureFailed`] when a replica refused the
     /// `user_config`, or what it ran did not end within `graceful_shutdown_timeout`, and
-    /// [`ServeError::StartFailed`] when a new replica did not start; then all is again as it was.
+    /// [`ServeError::StartFailed`] when a new replica did not start, or [`ServeError::RolloutFailed`] when it was to take
+    /// the place of another; then all is again as it was.
     pub async fn update_backend_config(
         &self,
         name: impl AsRef<str>,

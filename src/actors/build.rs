@@ -4,7 +4,7 @@ use std::{
     any::{Any, TypeId},
     collections::HashMap,
     rc::Rc,
-    sync::Arc,
+    sync::{Arc, OnceLock},
 };
 
 use actix::{Actor, Handler};
@@ -12,22 +12,27 @@ use actix::{Actor, Handler};
 use crate::{
     actors::{
         batcher::{BatchSettings, Batcher, Bench, CopyBatch},
-        configure::{Change, Configured},
+        configure::Configured,
         context::{Desk, ReplicaContext},
+        control::{Beside, Control},
         execute::Whole,
         gpus::Leases,
         identity::Identity,
-        lane::{Command, Lane, Patience, ReplicaControl, Stop},
+        lane::{Lane, Patience, ReplicaControl},
         lane_port::LanePort,
         replica::{Event, Parts, ReplicaTask},
         timer::TimerKind,
     },
-    backend::{Backend, Batch, MakeBatcher, PortSpec},
+    backend::{
+        Backend, Batch, MakeBatcher, PortSpec,
+        fingerprint::{Fingerprint, Fingerprinted},
+    },
     call::{Gate, Request},
     config::{BackendConfig, Placement},
     error::ServeError,
     ids::BackendName,
     metrics::{cells::ReplicaCells, registry::Outside},
+    oip::ModelMetadata,
     port::Home,
     routing::{backend_port::ReplicaPorts, backend_routes::BackendRoutes},
 };
@@ -80,6 +85,14 @@ pub(crate) trait Code: Send + Sync {
     fn routes(&self, name: BackendName, outside: &Outside) -> BackendRoutes;
     /// Whether it can do what the options ask.
     fn check(&self, config: &BackendConfig) -> Result<(), ServeError>;
+    /// Whether its fingerprint is still to be taken, which may take long.
+    fn is_unread(&self) -> bool;
+    /// Takes its fingerprint: reads a file. Whatever that needs is waited for here.
+    fn read(&self) -> Result<(), ServeError>;
+    /// What tells it apart where no version is given, once it was taken; a closure has none.
+    fn fingerprint(&self) -> Option<Fingerprint>;
+    /// Set for inference models: what is known of the model once it is loaded.
+    fn model(&self) -> Option<Arc<OnceLock<ModelMetadata>>>;
     /// Where replicas with these options run.
     fn placement(&self, config: &BackendConfig) -> Placement;
     /// Builds one replica.
@@ -125,6 +138,22 @@ impl<A: Actor<Context = ReplicaContext<A>>> Code for Backend<A> {
             ));
         }
         Ok(())
+    }
+
+    fn is_unread(&self) -> bool {
+        self.fingerprint.as_ref().is_some_and(|fingerprint| fingerprint.get().is_none())
+    }
+
+    fn read(&self) -> Result<(), ServeError> {
+        self.fingerprint.as_ref().map_or(Ok(()), Fingerprinted::take)
+    }
+
+    fn fingerprint(&self) -> Option<Fingerprint> {
+        self.fingerprint.as_ref().and_then(Fingerprinted::get)
+    }
+
+    fn model(&self) -> Option<Arc<OnceLock<ModelMetadata>>> {
+        self.model.clone()
     }
 
     fn placement(&self, config: &BackendConfig) -> Placement {
@@ -287,65 +316,5 @@ impl<A: Actor<Context = ReplicaContext<A>>> Build<'_, A> {
         self.controls.push(Arc::clone(&lane) as Arc<dyn Beside>);
         self.batchers.insert(TypeId::of::<M>(), Box::new(Arc::clone(&lane)));
         lane
-    }
-}
-
-/// A Batcher, steered by its replica.
-trait Beside: Stop {
-    fn wake(&self);
-    fn close(&self);
-}
-
-impl<A: Actor<Context = ReplicaContext<A>>> Beside for Lane<A> {
-    fn wake(&self) {
-        self.waker().wake();
-    }
-
-    fn close(&self) {
-        self.close();
-    }
-}
-
-/// A replica and the batchers beside it, steered together.
-struct Control<A: Actor<Context = ReplicaContext<A>>> {
-    lane: Arc<Lane<A>>,
-    settings: Arc<BatchSettings>,
-    batchers: Vec<Arc<dyn Beside>>,
-}
-
-impl<A: Actor<Context = ReplicaContext<A>>> ReplicaControl for Control<A> {
-    fn drain(&self) {
-        self.lane.command(Command::Drain);
-    }
-
-    fn stop(&self) {
-        self.lane.command(Command::Stop);
-    }
-
-    fn change(&self, change: Change) {
-        self.lane.change(change);
-    }
-
-    fn withdraw(&self) -> bool {
-        self.lane.withdraw()
-    }
-
-    fn close(&self) {
-        self.lane.close();
-        self.batchers.iter().for_each(|batcher| batcher.close());
-    }
-
-    fn set_limits(&self, config: &BackendConfig, admitted: usize) {
-        let concurrency = config.max_concurrent_queries.get();
-        self.lane.gate.set_limit(admitted);
-        self.lane.set_concurrency(concurrency);
-        let size = config.max_batch_size.map_or(1, std::num::NonZeroUsize::get);
-        self.settings.set(size, config.batch_wait_timeout, concurrency);
-        // What waits is decided on anew.
-        self.batchers.iter().for_each(|batcher| batcher.wake());
-    }
-
-    fn load(&self) -> usize {
-        self.lane.gate.load()
     }
 }

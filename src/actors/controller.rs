@@ -2,10 +2,13 @@
 
 mod backends;
 mod changes;
+mod draining;
 mod ending;
 mod endpoints;
 mod events;
+mod holding;
 mod opening;
+mod reading;
 
 use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError, atomic::Ordering},
@@ -29,14 +32,16 @@ use crate::{
     comparison::comparer::Comparer,
     config::Placement,
     error::ServeError,
+    guard::drop_guarded,
     ids::{BackendName, ReplicaId},
     metrics::{Metrics, in_flight::InFlight},
     routing::{directory::Directory, models::Models, routes::Routes},
     traffic::window::SAMPLE_PERIOD,
 };
 
-pub(crate) use backends::{CreateBackend, DeleteBackend, UpdateBackend};
+pub(crate) use backends::{CreateBackend, DeleteBackend, DeployBackend, UpdateBackend};
 use changes::ChangeTimedOut;
+use draining::drain;
 pub(crate) use ending::{Crash, DrainAll};
 pub(crate) use endpoints::{CreateEndpoint, DeleteEndpoint, SetShadow, SetTraffic};
 use events::{DrainTimedOut, Happened, StartTimedOut};
@@ -91,40 +96,47 @@ impl Controller {
         let mut fleet = self.office.fleet();
         let Fleet { backends, pool, .. } = &mut *fleet;
         let Some(entry) = backends.get_mut(name) else { return };
-        for action in next_actions(entry.wanted(), &entry.observed()) {
+        entry.surge(pool);
+        for action in next_actions(entry.aim(), &entry.observed()) {
             match action {
-                // What those that drain still have is for this one: when they are gone it is started.
-                Action::Start(_) if entry.replicas.len() >= entry.claims.len() => break,
                 Action::Start(slot) if self.start(name, entry, slot, ctx) => {}
                 Action::Start(_) => {
                     self.no_thread(name, entry, ctx);
                     break;
                 }
-                Action::Drain(slot) => drain(name, entry, slot, ctx),
+                Action::Drain(generation) => drain(name, entry, generation, ctx),
             }
         }
         entry.publish();
-        if !entry.deleting {
+        // While replicas are replaced those that are new stay as they are: few enough take calls.
+        if !entry.deleting() && !entry.rolling() {
             changes::advance(name, entry, ctx);
         }
-        let settled = entry.settled();
+        let settled = !entry.deleting() && entry.settled();
+        let failure = if settled { entry.failure.take() } else { None };
         if settled {
-            entry.created = true;
-            entry.before = None;
+            entry.take_over(&self.office.models);
             entry.failed_replacements = 0;
         }
+        entry.look();
         entry.give_back(pool);
-        if entry.deleting && entry.replicas.is_empty() {
+        let released = if entry.hold_is_over() { entry.unhold() } else { None };
+        let retired = std::mem::take(&mut entry.retired);
+        let mut removed = None;
+        if entry.deleting() && entry.replicas.is_empty() {
             entry.gone();
             let generation = entry.generation;
             fleet.generation = fleet.generation.max(generation);
-            fleet.backends.remove(name);
+            removed = fleet.backends.remove(name);
             self.office.models.remove(name);
             self.office.metrics.registry.forget_backend(name);
         } else if settled {
-            let outcome = entry.failure.take().map_or(Ok(()), Err);
-            entry.answer(&outcome);
+            entry.answer(&failure.map_or(Ok(()), Err));
         }
+        // With the fleet at rest: messages and code are dropped with what the user put there.
+        drop(fleet);
+        released.iter().for_each(|routes| routes.let_go());
+        drop_guarded((retired, removed));
     }
 
     /// Starts a replica; false when there is no thread for it.
@@ -189,10 +201,20 @@ impl Controller {
         };
         ctx.notify_later(StartTimedOut { backend: name.clone(), generation }, entry.config.startup_timeout);
         let state = ReplicaState::Starting;
-        let (since, config) = (Instant::now(), entry.config.user_config.clone());
-        let entering =
-            ReplicaEntry { id, state, since, control, ports, config, changing: None, gpus, _seat: seat };
-        entry.replicas.push(entering);
+        entry.replicas.push(ReplicaEntry {
+            id,
+            release: entry.release,
+            version: entry.config.version.clone(),
+            state,
+            since: Instant::now(),
+            reason: None,
+            control,
+            ports,
+            config: entry.config.user_config.clone(),
+            changing: None,
+            gpus,
+            _seat: seat,
+        });
         true
     }
 
@@ -202,7 +224,7 @@ impl Controller {
         entry.last_error = Some(why.clone());
         let now = tokio::time::Instant::now();
         let late = now.duration_since(entry.changed) >= entry.config.startup_timeout;
-        if late && entry.undo(ServeError::StartFailed { backend: name.clone(), why }) {
+        if late && entry.undo(name, ServeError::StartFailed { backend: name.clone(), why }) {
             self.again(name, Duration::ZERO, ctx);
         } else if entry.look_again.is_none_or(|at| at <= now) {
             entry.look_again = Some(now + THREAD_PAUSE);
@@ -212,11 +234,13 @@ impl Controller {
 
     /// A replica is gone for good, without having been told to go.
     fn lost(&self, name: &BackendName, generation: u64, why: Box<str>, ctx: &mut ReplicaContext<Self>) {
+        let mut released = None;
         let mut fleet = self.office.fleet();
         let Some(entry) = fleet.backends.get_mut(name) else { return };
         let Some(replica) = entry.replica(generation) else { return };
         let (slot, started) = (replica.id.slot, replica.state == ReplicaState::Running);
         let was_to_go = replica.state == ReplicaState::Draining;
+        let wanted = replica.release == entry.release;
         entry.remove(generation);
         if was_to_go {
             return self.again(name, Duration::ZERO, ctx);
@@ -226,13 +250,21 @@ impl Controller {
         let failed = ServeError::StartFailed { backend: name.clone(), why };
         if started {
             entry.metrics.replaced(slot);
-        } else if entry.undo(failed) {
+        } else if wanted && entry.undo(name, failed.clone()) {
             return self.again(name, Duration::ZERO, ctx);
+        } else if wanted {
+            // There is nothing to go back to: it is tried again, and nobody waits for that.
+            let failed = entry.failure.take().unwrap_or(failed);
+            entry.answer(&Err(failed));
+            released = entry.unhold();
         }
+        entry.look();
         let pause =
             REPLACE_PAUSE.saturating_mul(1 << entry.failed_replacements.min(16)).min(REPLACE_PAUSE_MAX);
         let pause = if started && entry.failed_replacements == 0 { Duration::ZERO } else { pause };
         entry.failed_replacements += 1;
+        drop(fleet);
+        released.iter().for_each(|routes| routes.let_go());
         self.again(name, pause, ctx);
     }
 
@@ -246,24 +278,6 @@ impl Controller {
     }
 }
 
-/// Out of the routing table first; then what runs and waits is finished; then it stops, by force if it must.
-fn drain(name: &BackendName, entry: &mut BackendEntry, slot: u32, ctx: &mut ReplicaContext<Controller>) {
-    let timeout = entry.config.graceful_shutdown_timeout;
-    let live = |r: &&mut ReplicaEntry| r.id.slot == slot && r.state != ReplicaState::Draining;
-    let Some(replica) = entry.replicas.iter_mut().find(live) else { return };
-    // One that is not ready yet has nothing to finish, and may take long to be ready.
-    let timeout = if replica.state == ReplicaState::Starting { Duration::ZERO } else { timeout };
-    replica.state = ReplicaState::Draining;
-    replica.since = Instant::now();
-    if replica.changing.take().is_some() {
-        replica.control.withdraw();
-    }
-    let (control, generation) = (Arc::clone(&replica.control), replica.id.generation);
-    entry.publish();
-    control.drain();
-    ctx.notify_later(DrainTimedOut { backend: name.clone(), generation }, timeout);
-}
-
 impl Actor for Controller {
     type Context = ReplicaContext<Self>;
 
@@ -273,11 +287,15 @@ impl Actor for Controller {
             let now = tokio::time::Instant::now();
             controller.office.fleet().endpoints.values_mut().for_each(|endpoint| endpoint.sample(now));
         });
-        for (name, entry) in &self.office.fleet().backends {
+        for (name, entry) in &mut self.office.fleet().backends {
+            // Timers end with a state; these must not.
+            entry.look_again = None;
+            if entry.holding {
+                holding::watch(name, ctx);
+            }
             for replica in &entry.replicas {
                 let (backend, generation) = (name.clone(), replica.id.generation);
                 let left = |timeout: Duration| timeout.saturating_sub(replica.since.elapsed());
-                // Timers end with a state; these must not.
                 if let Some(changing) = &replica.changing {
                     let left =
                         entry.config.graceful_shutdown_timeout.saturating_sub(changing.since.elapsed());

@@ -1,6 +1,9 @@
 //! What one backend is and has: its code, its options, its replicas. Kept outside the Controller actor, so that
 //! its restart loses nothing.
 
+mod claims;
+mod rollout;
+
 use std::{
     collections::BTreeMap,
     sync::{Arc, atomic::Ordering},
@@ -12,17 +15,18 @@ use tokio::sync::oneshot;
 
 use crate::{
     actors::{
+        backend_state::BackendState,
         build::Code,
         lane::ReplicaControl,
-        reconcile::{Configuration, Observed, Progress, ReplicaState},
+        reconcile::{Aim, Configuration, Observed, Progress, ReplicaState},
         threads::ServingThread,
     },
-    config::{BackendConfig, UserConfig},
+    config::{BackendConfig, Source, UserConfig},
     endpoint::Checked,
     error::ServeError,
     ids::{BackendName, EndpointName, ReplicaId},
     metrics::{registry::BackendMetrics, spread::Spread},
-    resources::{Capacity, Claim, Pool, Shortage},
+    resources::{Capacity, Claim, Pool, Resources},
     routing::{backend_port::ReplicaPorts, backend_routes::BackendRoutes, endpoint::EndpointSlot},
     traffic::window::Window,
 };
@@ -78,15 +82,28 @@ impl EndpointEntry {
     }
 }
 
+pub(crate) use rollout::{Target, Wish};
+
 /// Who waits for a change, and what for.
 pub(crate) type Waiter = oneshot::Sender<Result<(), ServeError>>;
 
 /// One backend as it is.
 pub(crate) struct BackendEntry {
+    /// What its replicas are made from: the code and its origin, and the number of this release.
     pub(crate) code: Arc<dyn Code>,
+    pub(crate) source: Source,
+    pub(crate) release: u64,
     pub(crate) config: BackendConfig,
-    /// The options before the changes that are under way; a change that fails goes back to them.
-    pub(crate) before: Option<BackendConfig>,
+    /// What was wanted before the changes that are under way; a change that fails goes back to it.
+    pub(crate) before: Option<Target>,
+    /// Releases so far, those that were given up too.
+    pub(crate) releases: u64,
+    /// Code that nobody wants any more; dropped where nothing is locked.
+    pub(crate) retired: Vec<Arc<dyn Code>>,
+    pub(crate) state: BackendState,
+    pub(crate) since: Instant,
+    /// Calls wait while its last replica is replaced.
+    pub(crate) holding: bool,
     /// When the change that is under way, or the last one, began.
     pub(crate) changed: tokio::time::Instant,
     /// When a thread is looked for again, while there is none.
@@ -95,15 +112,14 @@ pub(crate) struct BackendEntry {
     pub(crate) replicas: Vec<ReplicaEntry>,
     /// One for each replica that there is or is to be; a replica that is replaced leaves its claim to the next.
     pub(crate) claims: Vec<Claim>,
+    /// What each of them is of: enough for a replica of any release that there is.
+    pub(crate) claimed: Arc<Resources>,
     pub(crate) metrics: Arc<BackendMetrics>,
     pub(crate) generation: u64,
     /// Changes of a replica's `user_config` so far, failed ones too.
     pub(crate) changes: u64,
-    /// Whether all its replicas have once been ready.
-    pub(crate) created: bool,
-    pub(crate) deleting: bool,
-    /// Why it could not be created, told when everything of it is gone; or why a change of the `user_config`
-    /// failed, told when every replica has the old one.
+    /// Why it could not be created, told when everything of it is gone; or why a change failed, told when every
+    /// replica is as it was before.
     pub(crate) failure: Option<ServeError>,
     pub(crate) last_error: Option<Box<str>>,
     /// Replacements that failed in a row.
@@ -117,8 +133,13 @@ pub(crate) struct BackendEntry {
 /// One replica as it is.
 pub(crate) struct ReplicaEntry {
     pub(crate) id: ReplicaId,
+    /// The release that it was made from, and the version that it had.
+    pub(crate) release: u64,
+    pub(crate) version: Option<String>,
     pub(crate) state: ReplicaState,
     pub(crate) since: Instant,
+    /// Why it is in this state.
+    pub(crate) reason: Option<Box<str>>,
     pub(crate) control: Arc<dyn ReplicaControl>,
     pub(crate) ports: Arc<ReplicaPorts>,
     /// The `user_config` that it has, or starts with.
@@ -165,19 +186,40 @@ impl Drop for Seat {
 impl BackendEntry {
     /// Replicas as the reconciler sees them.
     pub(crate) fn observed(&self) -> Vec<Observed> {
-        self.replicas.iter().map(|r| Observed { slot: r.id.slot, state: r.state }).collect()
+        let observed = self.replicas.iter().map(|r| Observed {
+            slot: r.id.slot,
+            generation: r.id.generation,
+            release: r.release,
+            state: r.state,
+            changing: r.changing.is_some(),
+        });
+        observed.collect()
     }
 
     /// Replicas wanted now.
     pub(crate) fn wanted(&self) -> u32 {
-        if self.deleting { 0 } else { self.config.num_replicas }
+        if self.deleting() { 0 } else { self.config.num_replicas }
+    }
+
+    /// What the reconciler aims at.
+    pub(crate) fn aim(&self) -> Aim {
+        Aim { replicas: self.wanted(), release: self.release, room: self.claims.len() }
+    }
+
+    pub(crate) fn deleting(&self) -> bool {
+        self.state == BackendState::Deleting
+    }
+
+    /// Whether all its replicas have once been ready.
+    pub(crate) fn created(&self) -> bool {
+        self.state.made()
     }
 
     /// The replicas that take calls, and how far they are with the `user_config`.
     pub(crate) fn configured(&self) -> Vec<Configuration> {
         let running = self.replicas.iter().filter(|r| r.state == ReplicaState::Running);
         let configured = running.map(|r| Configuration {
-            slot: r.id.slot,
+            generation: r.id.generation,
             progress: match &r.changing {
                 Some(_) => Progress::Changing,
                 None if r.config == self.config.user_config => Progress::Current,
@@ -191,19 +233,17 @@ impl BackendEntry {
     pub(crate) fn settled(&self) -> bool {
         let wanted = usize::try_from(self.wanted()).unwrap_or(usize::MAX);
         let done = |r: &ReplicaEntry| {
-            r.state == ReplicaState::Running && r.changing.is_none() && r.config == self.config.user_config
+            r.state == ReplicaState::Running
+                && r.release == self.release
+                && r.changing.is_none()
+                && r.config == self.config.user_config
         };
         self.replicas.len() == wanted && self.replicas.iter().all(done)
     }
 
     /// Whether the `user_config` is a new one, not yet known to be taken; otherwise whoever has another goes back.
     pub(crate) fn trying(&self) -> bool {
-        self.before.as_ref().is_some_and(|before| before.user_config != self.config.user_config)
-    }
-
-    /// The replica in this slot that takes calls.
-    pub(crate) fn running(&mut self, slot: u32) -> Option<&mut ReplicaEntry> {
-        self.replicas.iter_mut().find(|r| r.id.slot == slot && r.state == ReplicaState::Running)
+        self.before.as_ref().is_some_and(|before| before.config.user_config != self.config.user_config)
     }
 
     pub(crate) fn replica(&mut self, generation: u64) -> Option<&mut ReplicaEntry> {
@@ -213,77 +253,11 @@ impl BackendEntry {
     /// From now on it goes, and `deleter` is told when it is gone. Those who wait for something else of it get
     /// `why`; those who deleted it before wait on.
     pub(crate) fn delete(&mut self, why: ServeError, deleter: Waiter) {
-        if !self.deleting {
+        if !self.deleting() {
             self.answer(&Err(why));
         }
-        self.deleting = true;
+        self.enter(BackendState::Deleting);
         self.deleters.push(deleter);
-    }
-
-    /// Gives up the change that is under way, if any. A backend that was never whole goes altogether, and its
-    /// creator is told then; one that was goes back to its options before.
-    pub(crate) fn undo(&mut self, why: ServeError) -> bool {
-        if !self.created {
-            self.deleting = true;
-            self.failure = Some(why);
-        } else if let Some(before) = self.before.take() {
-            let goes_back = before.user_config != self.config.user_config;
-            self.config = before;
-            if goes_back {
-                self.failure = Some(why);
-            } else {
-                self.answer(&Err(why));
-            }
-        } else {
-            return false;
-        }
-        true
-    }
-
-    /// Claims enough for `wanted` replicas and for those that still drain; where that is too much, those that are
-    /// started wait for those that drain.
-    pub(crate) fn claim(
-        &mut self,
-        name: &BackendName,
-        wanted: u32,
-        pool: &mut Pool,
-    ) -> Result<(), ServeError> {
-        let held = u32::try_from(self.claims.len()).unwrap_or(u32::MAX);
-        let draining = self.replicas.iter().filter(|r| r.state == ReplicaState::Draining).count();
-        let at_once = wanted.saturating_add(u32::try_from(draining).unwrap_or(u32::MAX));
-        let resources = Arc::new(self.config.resources.clone());
-        let mut more = pool.admit(&resources, at_once.saturating_sub(held));
-        if more.is_err() {
-            more = pool.admit(&resources, wanted.saturating_sub(held));
-        }
-        let more = more.map_err(|short| no_resources(name, wanted, held, &short))?;
-        self.claims.extend(more);
-        Ok(())
-    }
-
-    /// The GPUs of a claim that no replica has.
-    pub(crate) fn next_gpus(&mut self) -> Vec<usize> {
-        self.sort_claims();
-        self.claims.get(self.replicas.len()).map_or_else(Vec::new, |claim| claim.gpus().to_vec())
-    }
-
-    /// Puts the claims of replicas that there are first.
-    fn sort_claims(&mut self) {
-        for (place, replica) in self.replicas.iter().enumerate() {
-            let own = self.claims.iter().skip(place).position(|claim| claim.gpus() == replica.gpus);
-            if let Some(own) = own {
-                self.claims.swap(place, place + own);
-            }
-        }
-    }
-
-    /// Gives back what no replica has or is to have. While a change is under way it may be undone.
-    pub(crate) fn give_back(&mut self, pool: &mut Pool) {
-        let before = self.before.as_ref().filter(|_| !self.deleting).map_or(0, |config| config.num_replicas);
-        let wanted = usize::try_from(self.wanted().max(before)).unwrap_or(usize::MAX);
-        let needed = wanted.max(self.replicas.len()).min(self.claims.len());
-        self.sort_claims();
-        self.claims.drain(needed..).for_each(|claim| pool.release(claim));
     }
 
     /// Takes a replica out; its thread, if its own, ends.
@@ -295,7 +269,7 @@ impl BackendEntry {
     /// Lets the ready replicas take calls, and no others; shares the queue's room among them.
     pub(crate) fn publish(&self) {
         let mut running: Vec<_> = self.replicas.iter().filter(|r| r.state == ReplicaState::Running).collect();
-        running.sort_by_key(|r| r.id.slot);
+        running.sort_by_key(|r| (r.id.slot, r.id.generation));
         for (i, replica) in running.iter().enumerate() {
             replica.control.set_limits(&self.config, admitted(&self.config, running.len(), i));
         }
@@ -318,19 +292,6 @@ impl BackendEntry {
         for waiter in self.waiters.drain(..) {
             let _ = waiter.send(result.clone());
         }
-    }
-}
-
-/// What is told when a backend that has `held` claims cannot have `wanted` replicas.
-fn no_resources(backend: &BackendName, wanted: u32, held: u32, short: &Shortage) -> ServeError {
-    let fit = held + short.fit;
-    ServeError::NoResources {
-        backend: backend.clone(),
-        replicas: wanted,
-        asked: short.asked().into(),
-        free: short.free().into(),
-        fit,
-        cures: short.cures(fit).into(),
     }
 }
 

@@ -1,11 +1,13 @@
 //! The actors: a supervised context and its lane, replicas, batchers, the router and the controller.
 
+pub(crate) mod backend_state;
 pub(crate) mod batcher;
 pub(crate) mod build;
 pub(crate) mod configure;
 pub(crate) mod context;
 #[cfg(feature = "gpu")]
 mod context_gpu;
+mod control;
 pub(crate) mod controller;
 pub(crate) mod execute;
 pub(crate) mod fleet;
@@ -17,6 +19,7 @@ pub(crate) mod lane;
 pub(crate) mod lane_port;
 pub(crate) mod reconcile;
 pub(crate) mod register;
+pub(crate) mod release;
 pub(crate) mod replica;
 pub(crate) mod router;
 pub(crate) mod threads;

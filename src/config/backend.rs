@@ -11,6 +11,7 @@ use super::{
     placement::Placement,
     restart::RestartPolicy,
     user::UserConfig,
+    version,
 };
 use crate::{
     error::{Problem, ServeError},
@@ -35,6 +36,11 @@ use crate::{
 /// ```
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct BackendConfig {
+    /// What its user calls what the replicas are made from, 1 to 128 visible characters; none.
+    ///
+    /// A changed version replaces the replicas; the same version and options change nothing, whatever the code.
+    /// Without one, a model's file is told apart by its bytes, and a closure is always something new.
+    pub version: Option<String>,
     /// How many instances of the backend run; 1, at most [`NUM_REPLICAS_MAX`].
     ///
     /// 0 is valid: calls are refused with `no_replica` until somebody scales up.
@@ -87,6 +93,7 @@ impl Default for BackendConfig {
     fn default() -> Self {
         const CONCURRENT_QUERIES: NonZeroUsize = NonZeroUsize::new(100).unwrap();
         Self {
+            version: None,
             num_replicas: 1,
             max_batch_size: None,
             batch_wait_timeout: Duration::ZERO,
@@ -108,6 +115,12 @@ impl Default for BackendConfig {
 }
 
 impl BackendConfig {
+    /// Sets [`version`](field@Self::version).
+    pub fn version(mut self, version: impl Into<String>) -> Self {
+        self.version = Some(version.into());
+        self
+    }
+
     /// Sets [`num_replicas`](field@Self::num_replicas).
     pub fn num_replicas(mut self, replicas: u32) -> Self {
         self.num_replicas = replicas;
@@ -226,6 +239,9 @@ impl BackendConfig {
     /// Every mistake; each place is a key.
     pub(crate) fn problems(&self) -> Vec<Problem> {
         let mut check = Check::default();
+        if let Some(what) = self.version.as_deref().and_then(version::wrong) {
+            check.problem("version", what);
+        }
         let batch = self.max_batch_size.map_or(0, NonZeroUsize::get);
         check.at_most("num_replicas", self.num_replicas as usize, NUM_REPLICAS_MAX as usize);
         check.at_most("max_batch_size", batch, BATCH_SIZE_MAX);

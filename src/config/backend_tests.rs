@@ -21,6 +21,7 @@ fn problems(config: &BackendConfig) -> Vec<String> {
 fn the_defaults_are_the_documented_ones() {
     let written = serde_json::to_value(BackendConfig::default()).unwrap();
     let documented = json!({
+        "version": null,
         "num_replicas": 1,
         "max_batch_size": null,
         "batch_wait_timeout_s": 0.0,

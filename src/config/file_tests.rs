@@ -199,7 +199,7 @@ fn each_wrong_option_of_a_backend_is_told_with_its_place_and_what_is_allowed() {
         ("restart: {window: 1}", "restart.window (line 4, column 15): unknown key; did you mean window_s?"),
         (
             "autoscaling: {}",
-            "autoscaling (line 4, column 5): unknown key; allowed: name, onnx, registered, num_rep",
+            "autoscaling (line 4, column 5): unknown key; allowed: name, onnx, registered, version, num_rep",
         ),
         ("num_replica: 1", "unknown key; did you mean num_replicas? allowed: "),
         ("registered: b", "registered (line 4, column 5): the key is there twice, first on line 3"),

@@ -25,6 +25,7 @@ mod resources_tests;
 mod restart;
 mod update;
 mod user;
+mod version;
 mod yaml;
 
 pub use admin::AdminConfig;

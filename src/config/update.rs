@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::{
     backend::BackendConfig, check::unless, fields::Fields, gpu_share::GpuShare, item::Item, limits::*,
     node::Node, placement::Placement, problems::Problems, resources::ResourcesUpdate, restart::RestartUpdate,
-    user::UserConfig,
+    user::UserConfig, version,
 };
 use crate::error::ServeError;
 
@@ -22,6 +22,8 @@ use crate::error::ServeError;
 /// ```
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct BackendUpdate {
+    /// New [`BackendConfig::version`]; `Some(None)` takes it away.
+    pub version: Option<Option<String>>,
     /// New [`BackendConfig::num_replicas`].
     pub num_replicas: Option<u32>,
     /// New [`BackendConfig::max_batch_size`]; `Some(None)` turns batching off.
@@ -55,6 +57,12 @@ pub struct BackendUpdate {
 }
 
 impl BackendUpdate {
+    /// Changes [`BackendConfig::version`], which replaces the replicas.
+    pub fn version(mut self, version: impl Into<String>) -> Self {
+        self.version = Some(Some(version.into()));
+        self
+    }
+
     /// Changes [`BackendConfig::num_replicas`].
     pub fn num_replicas(mut self, replicas: u32) -> Self {
         self.num_replicas = Some(replicas);
@@ -176,6 +184,7 @@ impl BackendUpdate {
     pub(crate) fn read(fields: &mut Fields<'_>) -> Self {
         let count = |max| move |item: Item<'_>| item.positive(max).map(usize::from);
         Self {
+            version: fields.nullable("version", version::read),
             num_replicas: fields.read("num_replicas", |item| item.whole(0, NUM_REPLICAS_MAX.into())),
             max_batch_size: fields.nullable("max_batch_size", count(BATCH_SIZE_MAX)),
             batch_wait_timeout: fields
@@ -213,6 +222,9 @@ impl BackendConfig {
         let restart = self.restart.updated(update.restart);
         let resources = update.resources.applied(self.resources.clone());
         let mut config = self.restart(restart).resources(resources);
+        if let Some(version) = &update.version {
+            config.version.clone_from(version);
+        }
         if let Some(user_config) = &update.user_config {
             config.user_config.clone_from(user_config);
         }

@@ -123,11 +123,11 @@ impl Site {
             .models
             .find(&name)
             .ok_or_else(|| not_found(format!("there is no model {:?}", shown(&name))))?;
-        let loaded = model.model.as_ref().and_then(|metadata| metadata.get());
+        let loaded = model.model().and_then(|metadata| metadata.get().cloned());
         let Some(loaded) = loaded else {
             return Err(unready(format!("the model {} has not been loaded yet", model.name)));
         };
-        let metadata = ModelMetadata { name: model.name.as_str().to_owned(), ..loaded.clone() };
+        let metadata = ModelMetadata { name: model.name.as_str().to_owned(), ..loaded };
         match part(request, "version") {
             Some(version) if !metadata.versions.contains(&version) => {
                 Err(not_found(format!("the model {} has no version {:?}", model.name, shown(&version))))

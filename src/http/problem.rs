@@ -61,9 +61,10 @@ pub(crate) fn status(error: &ServeError) -> StatusCode {
         ServeError::TooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
         ServeError::BodyTimeout { .. } => StatusCode::REQUEST_TIMEOUT,
         ServeError::UnknownBackend(_) | ServeError::UnknownEndpoint(_) => StatusCode::NOT_FOUND,
-        ServeError::AlreadyExists { .. } | ServeError::InUse { .. } | ServeError::NoResources { .. } => {
-            StatusCode::CONFLICT
-        }
+        ServeError::AlreadyExists { .. }
+        | ServeError::InUse { .. }
+        | ServeError::NoResources { .. }
+        | ServeError::RolloutFailed { .. } => StatusCode::CONFLICT,
         ServeError::Overloaded { .. }
         | ServeError::NoReplica { .. }
         | ServeError::ShuttingDown

@@ -1,6 +1,7 @@
 //! A model as a backend: an ordinary actor that takes [`Infer`], one by one or many at once.
 
 use std::{
+    fs::File,
     path::Path,
     sync::{Arc, Mutex, OnceLock, PoisonError},
 };
@@ -9,12 +10,15 @@ use actix::{Actor, Handler};
 
 use super::{
     infer::{Infer, Inferred},
-    joined,
+    joined, load,
     model::OnnxModel,
 };
 use crate::{
     actors::context::ReplicaContext,
-    backend::{Backend, Batch},
+    backend::{
+        Backend, Batch,
+        fingerprint::{Fingerprint, Fingerprinted},
+    },
     error::ServeError,
     ids::BackendName,
     oip::OutputSelection,
@@ -52,7 +56,10 @@ impl Backend<OnnxReplica> {
     /// The ONNX model in the file at `path`: it takes [`Infer`] through handles and, over HTTP, the Open
     /// Inference Protocol, version 2, as JSON or with binary tensors.
     ///
-    /// The file is read when the first replica starts, and once: all replicas share the weights. Each replica
+    /// The file must be there when the backend is created or deployed: a fingerprint of its bytes is taken then,
+    /// which tells it from another model where no [`version`](field@crate::BackendConfig::version) is given.
+    ///
+    /// The file is loaded when the first replica starts, and once: all replicas share the weights. Each replica
     /// has a thread of its own unless the options say otherwise, and computes on as many threads as
     /// `num_threads` says.
     ///
@@ -76,6 +83,7 @@ impl Backend<OnnxReplica> {
     /// ```
     pub fn onnx(path: impl AsRef<Path>) -> Self {
         let path = path.as_ref().to_owned();
+        let file = path.clone();
         let known = Arc::new(OnceLock::new());
         let metadata = Arc::clone(&known);
         let mut backend = Self::with_shared(
@@ -94,6 +102,10 @@ impl Backend<OnnxReplica> {
         );
         backend.model = Some(known);
         backend.no_gpu = Some("an ONNX model is run on CPUs here and can use no GPU; ask for num_cpus");
+        backend.fingerprint = Some(Fingerprinted::by(move || {
+            let bytes = File::open(&file).and_then(Fingerprint::read);
+            bytes.map_err(|error| load::unreadable(&file, &error))
+        }));
         backend.infers().batched::<Infer>().retries_batches::<Infer>().compute()
     }
 }

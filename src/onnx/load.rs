@@ -34,6 +34,11 @@ pub(super) fn refuse(path: &Path, why: impl fmt::Display) -> ServeError {
     ServeError::invalid(format!("ONNX model {}", path.display()), why.to_string())
 }
 
+/// A file that cannot be read.
+pub(super) fn unreadable(path: &Path, error: &std::io::Error) -> ServeError {
+    refuse(path, format!("it cannot be read: {error}"))
+}
+
 /// tract's explanation, shortened.
 pub(super) fn detail(error: impl fmt::Display) -> String {
     format!("{error:#}").chars().take(DETAIL_CHARS_MAX).collect()
@@ -47,7 +52,7 @@ pub(super) fn guarded<T>(path: &Path, work: impl FnOnce() -> Result<T, ServeErro
 
 /// Reads the file and infers types and shapes.
 pub(super) fn load(path: &Path) -> Result<Loaded, ServeError> {
-    let bytes = std::fs::read(path).map_err(|error| refuse(path, format!("it cannot be read: {error}")))?;
+    let bytes = std::fs::read(path).map_err(|error| unreadable(path, &error))?;
     guarded(path, || parse(path, &bytes))
 }
 

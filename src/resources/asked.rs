@@ -107,6 +107,20 @@ impl Resources {
         self
     }
 
+    /// Of each thing the larger amount: room for either of two kinds of replica.
+    pub(crate) fn or_more(&self, other: &Self) -> Self {
+        let mut most = self.clone();
+        most.num_cpus = most.num_cpus.max(other.num_cpus);
+        most.num_gpus = most.num_gpus.max(other.num_gpus);
+        most.gpu_memory_bytes = most.gpu_memory_bytes.max(other.gpu_memory_bytes);
+        most.memory_bytes = most.memory_bytes.max(other.memory_bytes);
+        for (name, amount) in &other.custom {
+            let larger = most.custom.get(name).map_or(*amount, |own| (*own).max(*amount));
+            most.custom.insert(name.clone(), larger);
+        }
+        most
+    }
+
     /// Whether all values can be and go together.
     ///
     /// # Errors

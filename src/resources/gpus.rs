@@ -86,10 +86,17 @@ impl Gpus {
         self.0.iter().map(|gpu| u64::from(gpu.parts)).sum()
     }
 
-    /// Takes a share from the fullest device that has room for it, or whole devices that nobody has any of.
-    pub(super) fn place(&mut self, asked: &Resources) -> Option<Vec<usize>> {
+    /// Takes a share of the devices `at` these places if they have room, else of the fullest device that has room for
+    /// it, or whole devices that nobody has any of.
+    pub(super) fn place(&mut self, asked: &Resources, at: &[usize]) -> Option<Vec<usize>> {
         let Some(share) = asked.num_gpus else { return Some(Vec::new()) };
-        self.place_share(share, asked.gpu_memory_bytes)
+        let bytes = asked.gpu_memory_bytes;
+        let room = |at: &usize| self.0.get(*at).is_some_and(|gpu| gpu.has_room(share, bytes));
+        if at.len() == share.whole_devices().unwrap_or(1) as usize && at.iter().all(room) {
+            at.iter().for_each(|at| self.0[*at].take(share, bytes));
+            return Some(at.to_vec());
+        }
+        self.place_share(share, bytes)
     }
 
     fn place_share(&mut self, share: Fraction, bytes: u64) -> Option<Vec<usize>> {
@@ -125,7 +132,7 @@ impl Gpus {
 
     fn fits(&self, asked: &Resources, n: u32) -> bool {
         let mut left = self.clone();
-        (0..n).all(|_| left.place(asked).is_some())
+        (0..n).all(|_| left.place(asked, &[]).is_some())
     }
 
     /// Too few devices, whatever their memory.
@@ -184,10 +191,10 @@ mod tests {
     #[test]
     fn share_and_memory_are_placed_together() {
         let mut gpus = Gpus::with_memory([1000 * 256, 8000 * 256]);
-        assert_eq!(gpus.place(&asked(0.1, 5000 * 256)), Some(vec![1]), "the first has too little memory");
-        assert_eq!(gpus.place(&asked(0.1, 4000 * 256)), None, "3000 are left of the second's");
+        assert_eq!(gpus.place(&asked(0.1, 5000 * 256), &[]), Some(vec![1]), "the first has too little memory");
+        assert_eq!(gpus.place(&asked(0.1, 4000 * 256), &[]), None, "3000 are left of the second's");
         assert_eq!(
-            gpus.place(&asked(0.5, 0)),
+            gpus.place(&asked(0.5, 0), &[]),
             Some(vec![0]),
             "half of its memory is 500, of the second's 4000"
         );
@@ -198,10 +205,17 @@ mod tests {
         let untouched = Gpus::with_memory([1000 * 256, 8000 * 256]);
         let mut gpus = untouched.clone();
         let wishes = [asked(0.25, 0), asked(0.25, 300), asked(1.0, 0)];
-        let taken: Vec<_> = wishes.iter().map(|wish| gpus.place(wish).unwrap()).collect();
+        let taken: Vec<_> = wishes.iter().map(|wish| gpus.place(wish, &[]).unwrap()).collect();
         assert_ne!(gpus, untouched);
         wishes.iter().zip(&taken).for_each(|(wish, taken)| gpus.release(wish, taken));
         assert_eq!(gpus, untouched);
+    }
+
+    #[test]
+    fn a_claim_stays_where_it_is_while_there_is_room() {
+        let mut gpus = Gpus::with_memory([1000 * 256, 1000 * 256]);
+        assert_eq!(gpus.place(&asked(0.5, 0), &[1]), Some(vec![1]));
+        assert_eq!(gpus.place(&asked(0.6, 0), &[1]), Some(vec![0]), "the second has too little left");
     }
 
     #[test]

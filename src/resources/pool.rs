@@ -20,11 +20,20 @@ pub(crate) struct Pool {
 /// What is free; none is not counted.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Free {
-    /// In ten-thousandths.
-    cpus: Option<u64>,
+    /// In ten-thousandths; less than nothing while some were let in beyond what there is.
+    cpus: Option<i64>,
     memory_bytes: Option<u64>,
     custom: Option<BTreeMap<String, u64>>,
     gpus: Option<Gpus>,
+}
+
+/// How far CPUs count.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Cpus {
+    /// As all else: what there is not is not given.
+    Within,
+    /// More may be taken than there is.
+    Beyond,
 }
 
 /// What one replica has; held as long as the replica may be there, and given back to the pool that it is of.
@@ -49,7 +58,7 @@ impl Pool {
             map.iter().map(|(name, amount)| (name.clone(), amount.ten_thousandths())).collect()
         };
         let free = Free {
-            cpus: total.num_cpus.map(Amount::ten_thousandths),
+            cpus: total.num_cpus.map(|cpus| signed(cpus.ten_thousandths())),
             memory_bytes: total.memory_bytes,
             custom: total.custom.as_ref().map(parts),
             gpus: total.num_gpus.map(Gpus::counted),
@@ -69,7 +78,7 @@ impl Pool {
         };
         let gpus = self.free.gpus.as_ref().map(Gpus::free);
         FreeCapacity {
-            num_cpus: self.free.cpus.map(Amount::of_parts),
+            num_cpus: self.free.cpus.map(|cpus| Amount::of_parts(left(cpus))),
             num_gpus: gpus.map(Amount::of_parts),
             memory_bytes: self.free.memory_bytes,
             custom: self.free.custom.as_ref().map(amounts),
@@ -81,14 +90,48 @@ impl Pool {
     /// # Errors
     /// How many would fit, what is short and what there would have to be.
     pub(crate) fn admit(&mut self, asked: &Arc<Resources>, n: u32) -> Result<Vec<Claim>, Shortage> {
-        let mut free = self.free.clone();
-        let claims: Vec<_> = (0..n).map_while(|_| free.take(asked)).collect();
-        if claims.len() == n as usize {
+        let mut claims = Vec::new();
+        self.exchange(&mut claims, asked, n).map(|()| claims)
+    }
+
+    /// As many claims, up to `n`, as there are GPUs, memory and all else for; of CPUs more may be taken than there
+    /// are, for a short time, until what has the others is gone.
+    pub(crate) fn admit_beyond_cpus(&mut self, asked: &Arc<Resources>, n: u32) -> Vec<Claim> {
+        (0..n).map_while(|_| self.free.take(asked, Cpus::Beyond, &[])).collect()
+    }
+
+    /// `n` claims of `asked` in the place of `claims`; all of them, or all stays as it is.
+    ///
+    /// # Errors
+    /// How many would fit, what is short and what there would have to be.
+    pub(crate) fn exchange(
+        &mut self,
+        claims: &mut Vec<Claim>,
+        asked: &Arc<Resources>,
+        n: u32,
+    ) -> Result<(), Shortage> {
+        let mut given = self.free.clone();
+        claims.iter().for_each(|claim| given.give(claim));
+        let mut free = given.clone();
+        // Where those are that have GPUs already, if there is room.
+        let at = |i: u32| claims.get(i as usize).map_or(&[] as &[usize], |claim| &claim.gpus);
+        let made: Vec<_> = (0..n).map_while(|i| free.take(asked, Cpus::Within, at(i))).collect();
+        if made.len() == n as usize {
             self.free = free;
-            return Ok(claims);
+            // What the old ones held is in it.
+            *claims = made;
+            return Ok(());
         }
         // Claims that were made in a copy of what is free hold nothing.
-        Err(Shortage { fit: claims.len() as u32, lacks: self.lacks(asked, n) })
+        Err(Shortage { fit: made.len() as u32, lacks: lacks(&self.total, &given, asked, n) })
+    }
+
+    /// As many claims of `asked` in the place of `claims`, which are of no less of anything.
+    pub(crate) fn lessen(&mut self, claims: &mut Vec<Claim>, asked: &Arc<Resources>) {
+        claims.iter().for_each(|claim| self.free.give(claim));
+        // CPUs that others have beyond what there is are no reason to have none of these.
+        let made = claims.iter().map_while(|claim| self.free.take(asked, Cpus::Beyond, &claim.gpus));
+        *claims = made.collect();
     }
 
     /// The GPUs are known now, each with the memory that it has for replicas. Nobody has a claim to any yet.
@@ -100,11 +143,39 @@ impl Pool {
     }
 
     /// Takes back what a replica had.
+    #[expect(clippy::needless_pass_by_value, reason = "nobody has a claim that was given back")]
     pub(crate) fn release(&mut self, claim: Claim) {
+        self.free.give(&claim);
+    }
+}
+
+/// Everything of which there is too little for `n` replicas.
+fn lacks(total: &Capacity, free: &Free, asked: &Resources, n: u32) -> Vec<Lack> {
+    let counted = |key: &str, unit, each, free: Option<u64>, total: Option<u64>| {
+        Lack::of(key, unit, (each, free?, total?), n)
+    };
+    let parts = |amount: Amount| amount.ten_thousandths();
+    let (cpus, all_cpus) = (parts(asked.num_cpus), total.num_cpus.map(parts));
+    let mut lacks = Vec::new();
+    lacks.extend(counted("num_cpus", Unit::Parts, cpus, free.cpus.map(left), all_cpus));
+    lacks.extend(free.gpus.as_ref().and_then(|gpus| gpus.lack(asked, n)));
+    let memory = asked.memory_bytes;
+    lacks.extend(counted("memory_bytes", Unit::Bytes, memory, free.memory_bytes, total.memory_bytes));
+    for (name, amount) in &asked.custom {
+        let left = free.custom.as_ref().map(|custom| custom.get(name).copied().unwrap_or(0));
+        let all = total.custom.as_ref().map(|custom| custom.get(name).copied().map_or(0, parts));
+        lacks.extend(counted(&format!("custom.{name}"), Unit::Parts, parts(*amount), left, all));
+    }
+    lacks
+}
+
+impl Free {
+    /// Takes back what a claim holds.
+    fn give(&mut self, claim: &Claim) {
         let Claim { resources, gpus } = claim;
-        let Free { cpus, memory_bytes, custom, gpus: devices } = &mut self.free;
+        let Self { cpus, memory_bytes, custom, gpus: devices } = self;
         if let Some(cpus) = cpus {
-            *cpus += resources.num_cpus.ten_thousandths();
+            *cpus += signed(resources.num_cpus.ten_thousandths());
         }
         if let Some(bytes) = memory_bytes {
             *bytes += resources.memory_bytes;
@@ -115,36 +186,17 @@ impl Pool {
             }
         }
         if let Some(devices) = devices {
-            devices.release(&resources, &gpus);
+            devices.release(resources, gpus);
         }
     }
 
-    /// Everything of which there is too little for `n` replicas.
-    fn lacks(&self, asked: &Resources, n: u32) -> Vec<Lack> {
-        let (total, free) = (&self.total, &self.free);
-        let counted = |key: &str, unit, each, free: Option<u64>, total: Option<u64>| {
-            Lack::of(key, unit, (each, free?, total?), n)
-        };
-        let parts = |amount: Amount| amount.ten_thousandths();
-        let (cpus, all_cpus) = (parts(asked.num_cpus), total.num_cpus.map(parts));
-        let mut lacks = Vec::new();
-        lacks.extend(counted("num_cpus", Unit::Parts, cpus, free.cpus, all_cpus));
-        lacks.extend(free.gpus.as_ref().and_then(|gpus| gpus.lack(asked, n)));
-        let memory = asked.memory_bytes;
-        lacks.extend(counted("memory_bytes", Unit::Bytes, memory, free.memory_bytes, total.memory_bytes));
-        for (name, amount) in &asked.custom {
-            let left = free.custom.as_ref().map(|custom| custom.get(name).copied().unwrap_or(0));
-            let all = total.custom.as_ref().map(|custom| custom.get(name).copied().map_or(0, parts));
-            lacks.extend(counted(&format!("custom.{name}"), Unit::Parts, parts(*amount), left, all));
+    /// Takes what one replica asks for, all of it or nothing; of the GPUs `at` these places, if they have room.
+    fn take(&mut self, asked: &Arc<Resources>, limit: Cpus, at: &[usize]) -> Option<Claim> {
+        let cpus = self.cpus.map(|free| free - signed(asked.num_cpus.ten_thousandths()));
+        // Who asks for none gets it, however little there is.
+        if limit == Cpus::Within && asked.num_cpus != Amount::ZERO && cpus.is_some_and(|left| left < 0) {
+            return None;
         }
-        lacks
-    }
-}
-
-impl Free {
-    /// Takes what one replica asks for, all of it or nothing.
-    fn take(&mut self, asked: &Arc<Resources>) -> Option<Claim> {
-        let cpus = less(self.cpus, asked.num_cpus.ten_thousandths())?;
         let memory_bytes = less(self.memory_bytes, asked.memory_bytes)?;
         let custom = self.custom.as_ref();
         let lacks = |(name, amount): (&String, &Amount)| {
@@ -154,7 +206,7 @@ impl Free {
             return None;
         }
         let gpus = match &mut self.gpus {
-            Some(gpus) => gpus.place(asked)?,
+            Some(gpus) => gpus.place(asked, at)?,
             None => Vec::new(),
         };
         (self.cpus, self.memory_bytes) = (cpus, memory_bytes);
@@ -165,6 +217,16 @@ impl Free {
         }
         Some(Claim { resources: Arc::clone(asked), gpus })
     }
+}
+
+/// Parts that are counted below nothing too; there are never nearly as many as would not fit.
+fn signed(parts: u64) -> i64 {
+    i64::try_from(parts).unwrap_or(i64::MAX)
+}
+
+/// What is left: nothing where more was taken than there is.
+fn left(parts: i64) -> u64 {
+    u64::try_from(parts).unwrap_or(0)
 }
 
 /// `free` without `asked`, where it is counted; none when there is less.

@@ -85,6 +85,43 @@ fn what_is_not_counted_always_fits() {
     );
 }
 
+#[test]
+fn beyond_the_cpus_that_there_are_others_wait_until_they_are_given_back() {
+    let mut pool = Pool::new(Capacity::default().num_cpus(1.5).memory_bytes(30));
+    let wish = Arc::new(asked(1.0).memory_bytes(10));
+    let held = pool.admit(&wish, 1).unwrap();
+    let beyond = pool.admit_beyond_cpus(&wish, 7);
+    assert_eq!(beyond.len(), 2, "memory is not given beyond what there is");
+    assert_eq!(pool.free().num_cpus, Some(Amount::ZERO), "nobody is shown less than nothing");
+    assert!(admit(&mut pool, &asked(0.1), 1).is_err());
+    assert!(admit(&mut pool, &asked(0.0), 1).is_ok(), "who asks for none is not concerned");
+    for claim in beyond {
+        assert!(admit(&mut pool, &asked(0.1), 1).is_err());
+        pool.release(claim);
+    }
+    assert_eq!(admit(&mut pool, &asked(0.5), 1).unwrap().len(), 1);
+    assert!(admit(&mut pool, &asked(0.1), 1).is_err());
+    held.into_iter().for_each(|claim| pool.release(claim));
+}
+
+#[test]
+fn what_is_held_counts_as_free_for_what_takes_its_place() {
+    let mut pool = Pool::new(Capacity::default().num_cpus(4.0).num_gpus(2));
+    let small = Arc::new(asked(1.0).num_gpus(0.5));
+    let large = Arc::new(asked(2.0).num_gpus(1.0));
+    let mut held = pool.admit(&small, 2).unwrap();
+    let before = pool.free();
+    assert_eq!(pool.exchange(&mut held, &large, 3).unwrap_err().fit, 2);
+    assert_eq!((pool.free(), held.len()), (before.clone(), 2), "a refusal changes nothing");
+    pool.exchange(&mut held, &large, 2).unwrap();
+    assert_eq!(pool.free().num_cpus, Some(Amount::ZERO));
+    let beyond = pool.admit_beyond_cpus(&Arc::new(asked(1.0)), 1);
+    pool.lessen(&mut held, &small);
+    assert_eq!(held.len(), 2);
+    beyond.into_iter().for_each(|claim| pool.release(claim));
+    assert_eq!(pool.free(), before);
+}
+
 /// Resources in ten-thousandths of CPUs and a license, hundredths of GPUs and bytes.
 fn wish() -> impl Strategy<Value = Resources> {
     let gpus = prop_oneof![Just(0.0), (1_u32..=100).prop_map(|n| f64::from(n) / 100.0), Just(2.0)];

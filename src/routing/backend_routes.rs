@@ -7,6 +7,8 @@ use std::{
     time::Duration,
 };
 
+use arc_swap::{ArcSwap, ArcSwapOption};
+
 use crate::{
     call::Request,
     error::ServeError,
@@ -25,6 +27,13 @@ use crate::{
 #[derive(Clone, Default)]
 pub(crate) struct Copiers(Arc<HashMap<TypeId, Copier>>);
 
+/// The name and type of each message in `messages` that is not in `other`.
+fn without(messages: &BackendRoutes, other: &BackendRoutes) -> Option<String> {
+    let names = messages.messages().filter(|(message, _)| !other.takes_type(*message)).map(|(_, name)| name);
+    let names: Vec<_> = names.collect();
+    (!names.is_empty()).then(|| names.join(", "))
+}
+
 #[derive(Clone)]
 struct Copier {
     /// The [`Copying`] of the message type.
@@ -41,6 +50,17 @@ impl Copiers {
             all.insert(TypeId::of::<M>(), Copier { copying: Arc::new(copying), compares });
         }
     }
+
+    /// What can be copied or compared by either. That is a matter of the messages, not of who handles them.
+    fn joined(&self, other: &Self) -> Self {
+        let mut all = HashMap::clone(&self.0);
+        for (message, copier) in &*other.0 {
+            if copier.compares || !all.contains_key(message) {
+                all.insert(*message, copier.clone());
+            }
+        }
+        Self(Arc::new(all))
+    }
 }
 
 /// Every message type that one backend takes, and the ports over its replicas.
@@ -48,10 +68,9 @@ pub(crate) struct BackendRoutes {
     pub(crate) name: BackendName,
     /// Headers that it asks for in an HTTP request.
     pub(crate) wanted_headers: WantedHeaders,
-    /// Set for inference models: what is known of the model once it is loaded.
-    pub(crate) model: Option<Arc<OnceLock<ModelMetadata>>>,
+    model: ArcSwapOption<OnceLock<ModelMetadata>>,
     ports: Vec<Box<dyn AnyBackendPort>>,
-    copiers: Copiers,
+    copiers: ArcSwap<Copiers>,
 }
 
 impl BackendRoutes {
@@ -62,7 +81,41 @@ impl BackendRoutes {
         ports: Vec<Box<dyn AnyBackendPort>>,
         copiers: Copiers,
     ) -> Self {
+        let (model, copiers) = (ArcSwapOption::from(model), ArcSwap::from_pointee(copiers));
         Self { name, wanted_headers, model, ports, copiers }
+    }
+
+    /// Set for inference models: what is known of the model once it is loaded.
+    pub(crate) fn model(&self) -> Option<Arc<OnceLock<ModelMetadata>>> {
+        self.model.load_full()
+    }
+
+    /// From now on the replicas are all of this model, or of none.
+    pub(crate) fn set_model(&self, model: Option<Arc<OnceLock<ModelMetadata>>>) {
+        self.model.store(model);
+    }
+
+    /// Whether replicas of the code that `new` is of can take the place of those here: they take the same messages.
+    ///
+    /// # Errors
+    /// What is missing or added, and what to do instead.
+    pub(crate) fn suits(&self, new: &Self) -> Result<(), ServeError> {
+        const CURE: &str = "deploy it as another backend and move the traffic there";
+        let more = without(new, self).map(|names| format!("takes {names}, which the old code does not"));
+        let less = without(self, new).map(|names| format!("does not take {names}, which the old code does"));
+        let headers = (new.wanted_headers > self.wanted_headers)
+            .then(|| "asks for more headers of HTTP requests than the old code".to_owned());
+        let told: Vec<_> = [more, less, headers].into_iter().flatten().collect();
+        if told.is_empty() {
+            return Ok(());
+        }
+        let name = self.name.as_str();
+        Err(ServeError::invalid(name, format!("the new code {}; {CURE}", told.join(", and "))))
+    }
+
+    /// What can be copied of the messages of `new`, which suits, can be here too.
+    pub(crate) fn adopt(&self, new: &Self) {
+        self.copiers.store(Arc::new(self.copiers.load().joined(&new.copiers.load())));
     }
 
     /// The port over all replicas for messages `M`.
@@ -85,16 +138,16 @@ impl BackendRoutes {
     }
 
     pub(crate) fn copies_type(&self, message: TypeId) -> bool {
-        self.copiers.0.contains_key(&message)
+        self.copiers.load().0.contains_key(&message)
     }
 
     pub(crate) fn compares_type(&self, message: TypeId) -> bool {
-        self.copiers.0.get(&message).is_some_and(|copier| copier.compares)
+        self.copiers.load().0.get(&message).is_some_and(|copier| copier.compares)
     }
 
     /// How `M` is copied, if it can be.
     pub(crate) fn copying<M: Request>(&self) -> Option<Copying<M>> {
-        self.copiers.0.get(&TypeId::of::<M>())?.copying.downcast_ref().copied()
+        self.copiers.load().0.get(&TypeId::of::<M>())?.copying.downcast_ref().copied()
     }
 
     /// Types of the messages it takes, for people.
@@ -115,6 +168,26 @@ impl BackendRoutes {
 
     pub(crate) fn set_timeout(&self, timeout: Option<Duration>) {
         self.ports.iter().for_each(|port| port.set_timeout(timeout));
+    }
+
+    /// While there is no replica, calls wait for one: of each message at most so many.
+    pub(crate) fn hold(&self, seats: usize) {
+        self.ports.iter().for_each(|port| port.hold(seats));
+    }
+
+    /// Calls wait no longer: those that did go to the replicas that there are, or are told that there are none.
+    pub(crate) fn let_go(&self) {
+        self.ports.iter().for_each(|port| port.let_go());
+    }
+
+    /// Ends calls that wait and whose deadline nobody else keeps.
+    pub(crate) fn end_overdue(&self) {
+        self.ports.iter().for_each(|port| port.end_overdue());
+    }
+
+    /// Calls that wait for a replica.
+    pub(crate) fn waiting(&self) -> usize {
+        self.ports.iter().map(|port| port.waiting()).sum()
     }
 }
 

@@ -8,3 +8,4 @@ pub(crate) mod endpoint;
 pub(crate) mod models;
 pub(crate) mod routes;
 pub(crate) mod shadows;
+mod waiting_room;

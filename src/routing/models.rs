@@ -21,15 +21,16 @@ impl Models {
         self.0.load().values().cloned().collect()
     }
 
-    /// Adds a backend, if it is a model.
-    pub(crate) fn add(&self, backend: &Arc<BackendRoutes>) {
-        if backend.model.is_some() {
-            self.0.rcu(|table| {
-                let mut table = BTreeMap::clone(table);
-                table.insert(backend.name.clone(), Arc::clone(backend));
-                table
-            });
+    /// Adds a backend, if it is a model; else it is none here either.
+    pub(crate) fn update(&self, backend: &Arc<BackendRoutes>) {
+        if backend.model().is_none() {
+            return self.remove(&backend.name);
         }
+        self.0.rcu(|table| {
+            let mut table = BTreeMap::clone(table);
+            table.insert(backend.name.clone(), Arc::clone(backend));
+            table
+        });
     }
 
     /// Takes a backend out.

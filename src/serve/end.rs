@@ -1,6 +1,9 @@
 //! The end of a Serve: in order when it is shut down, at once when it is dropped.
 
-use std::{sync::PoisonError, time::Duration};
+use std::{
+    sync::{Arc, PoisonError},
+    time::Duration,
+};
 
 use actix_web::dev::ServerHandle;
 use futures_util::future::join_all;
@@ -117,14 +120,19 @@ impl Inner {
         let fleet = self.office.fleet();
         let mut replicas = fleet.backends.values().flat_map(|backend| &backend.replicas);
         replicas.any(|replica| replica.control.load() > 0)
+            || fleet.backends.values().any(|backend| backend.routes.waiting() > 0)
     }
 
     /// Ends whatever of ours lives on a thread that is not ours.
     fn let_go(&self) {
+        let mut routes = Vec::new();
         for backend in self.office.fleet().backends.values() {
             backend.routes.close();
             backend.replicas.iter().for_each(|replica| replica.control.stop());
+            routes.push(Arc::clone(&backend.routes));
         }
+        // Messages are dropped with the fleet at rest.
+        routes.iter().for_each(|routes| routes.let_go());
         self.office.comparer.close();
         self.office.threads.clear();
         self.controller_stop.stop();

@@ -6,6 +6,7 @@ use serde::Serialize;
 use super::gpu_status::GpuStatus;
 use crate::{
     actors::{
+        backend_state::BackendState,
         controller::Office,
         fleet::{EndpointEntry, ReplicaEntry, Seen},
         reconcile::ReplicaState,
@@ -26,12 +27,19 @@ impl Serve {
         let fleet = self.0.office.fleet();
         let replica = |r: &ReplicaEntry| ReplicaStatus {
             id: r.id.clone(),
+            release: r.release,
+            version: r.version.clone(),
             state: r.state,
+            reason: r.reason.as_deref().map(str::to_owned),
             for_s: r.since.elapsed().as_secs_f64(),
             load: r.control.load(),
         };
         let backends = fleet.backends.iter().map(|(name, entry)| BackendStatus {
             name: name.clone(),
+            state: entry.state,
+            reason: entry.reason(),
+            for_s: entry.since.elapsed().as_secs_f64(),
+            release: entry.release,
             config: entry.config.clone(),
             replicas: entry.replicas.iter().map(replica).collect(),
             last_error: entry.last_error.as_deref().map(str::to_owned),
@@ -136,6 +144,15 @@ pub struct CapacityStatus {
 pub struct BackendStatus {
     /// Its name.
     pub name: BackendName,
+    /// Where it is in its life.
+    pub state: BackendState,
+    /// Why, where there is something to tell.
+    pub reason: Option<String>,
+    /// Since how many seconds.
+    pub for_s: f64,
+    /// The number of what its replicas are to be made from: its code and the options that only a new replica can
+    /// follow. It goes up with each change of these.
+    pub release: u64,
     /// Its options.
     pub config: BackendConfig,
     /// Its replicas.
@@ -149,8 +166,14 @@ pub struct BackendStatus {
 pub struct ReplicaStatus {
     /// Which one.
     pub id: ReplicaId,
+    /// The release that it was made from.
+    pub release: u64,
+    /// The version that it had, if any.
+    pub version: Option<String>,
     /// Where it is in its life.
     pub state: ReplicaState,
+    /// Why, where there is something to tell: the last failed start, what it has to go for.
+    pub reason: Option<String>,
     /// Since how many seconds.
     pub for_s: f64,
     /// Calls that run or wait there.

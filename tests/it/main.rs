@@ -27,6 +27,7 @@ mod endings_at_once;
 mod example_reconfigure;
 mod examples;
 mod examples_http;
+mod examples_rolling;
 mod examples_traffic;
 mod frail;
 #[cfg(feature = "gpu")]
@@ -46,6 +47,7 @@ mod placement;
 mod process;
 mod reconfigure;
 mod resources;
+mod rolling;
 mod shutdown;
 #[cfg(feature = "onnx")]
 mod socket;

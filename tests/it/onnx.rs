@@ -287,10 +287,11 @@ async fn a_file_that_cannot_be_served_is_told_with_its_path() -> Result<(), Serv
     let stage = Stage::new().await?;
     let text = Copied::new("text", b"this is no model");
     let missing = std::path::PathBuf::from("no/such/file.onnx");
-    for (path, told) in [(&missing, "cannot be read"), (&text.0, "not an ONNX file")] {
+    let cases = [(&missing, "cannot be read", "invalid"), (&text.0, "not an ONNX file", "start_failed")];
+    for (path, told, code) in cases {
         let once = BackendConfig::default().restart(RestartPolicy { max_restarts: 0, ..Default::default() });
         let error = stage.serve().create_backend("model", Backend::onnx(path), once).await.unwrap_err();
-        assert_eq!(error.code(), "start_failed");
+        assert_eq!(error.code(), code);
         for part in [told, &path.display().to_string()] {
             assert!(error.to_string().contains(part), "{part}: {error}");
         }

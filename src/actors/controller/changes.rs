@@ -20,14 +20,13 @@ use crate::{
 pub(super) fn advance(name: &BackendName, entry: &mut BackendEntry, ctx: &mut ReplicaContext<Controller>) {
     let wanted = entry.config.user_config.clone();
     let manner = if entry.trying() { Manner::Try } else { Manner::Back };
-    for slot in next_changes(&entry.configured()) {
+    for generation in next_changes(&entry.configured()) {
         entry.changes += 1;
         let attempt = entry.changes;
         let timeout = entry.config.graceful_shutdown_timeout;
-        let Some(replica) = entry.running(slot) else { continue };
+        let Some(replica) = entry.replica(generation) else { continue };
         let (to, since) = (wanted.clone(), Instant::now());
         replica.changing = Some(Changing { to: to.clone(), attempt, since });
-        let generation = replica.id.generation;
         replica.control.change(Change { to, manner });
         ctx.notify_later(ChangeTimedOut { backend: name.clone(), generation, attempt }, timeout);
     }
@@ -49,9 +48,9 @@ impl Controller {
         match outcome {
             Ok(()) => replica.config = to,
             Err(why) => {
-                let slot = replica.id.slot;
+                let (slot, release) = (replica.id.slot, replica.release);
                 // A newer change is not to blame.
-                if to == entry.config.user_config {
+                if to == entry.config.user_config && release == entry.release {
                     refused(name, entry, slot, why);
                 }
             }
@@ -65,7 +64,7 @@ impl Controller {
 fn refused(name: &BackendName, entry: &mut BackendEntry, slot: u32, why: Box<str>) {
     let why: Box<str> = format!("replica {slot}: {why}").into();
     entry.last_error = Some(why.clone());
-    entry.undo(ServeError::ReconfigureFailed { backend: name.clone(), why });
+    entry.undo(name, ServeError::ReconfigureFailed { backend: name.clone(), why });
 }
 
 /// A replica should have made its change by now.
@@ -84,12 +83,19 @@ impl Handler<ChangeTimedOut> for Controller {
         let mut fleet = self.office.fleet();
         let Some(entry) = fleet.backends.get_mut(backend) else { return };
         let (graceful, startup) = (entry.config.graceful_shutdown_timeout, entry.config.startup_timeout);
-        let trying = entry.trying();
+        let (trying, release) = (entry.trying(), entry.release);
         let Some(replica) = entry.replica(generation) else { return };
+        let replaced = replica.release != release;
+        let trying = trying && !replaced;
         let slot = replica.id.slot;
         let control = Arc::clone(&replica.control);
         let Some(changing) = replica.changing.take_if(|changing| changing.attempt == attempt) else { return };
         if control.withdraw() {
+            if replaced {
+                // It goes on with what it has until it is replaced.
+                drop(fleet);
+                return self.reconcile(backend, ctx);
+            }
             if trying {
                 let after = graceful.as_secs_f64();
                 let why = format!("the calls that it ran did not end within {after} s");

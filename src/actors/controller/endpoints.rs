@@ -33,9 +33,9 @@ struct Resolved {
 impl Resolved {
     fn new(office: &Office, fleet: &Fleet, declared: &Checked) -> Result<Self, ServeError> {
         let routes = |backend: &BackendName| -> Result<Arc<BackendRoutes>, ServeError> {
-            let entry = fleet.backends.get(backend).filter(|entry| !entry.deleting);
+            let entry = fleet.backends.get(backend).filter(|entry| !entry.deleting());
             let entry = entry.ok_or_else(|| ServeError::UnknownBackend(backend.clone()))?;
-            if !entry.created {
+            if !entry.created() {
                 return Err(ServeError::invalid(
                     backend.as_str(),
                     "it is still being created; use it afterwards",

@@ -34,14 +34,22 @@ impl Handler<Happened> for Controller {
                 {
                     replica.state = ReplicaState::Running;
                     replica.since = Instant::now();
+                    replica.reason = None;
                 }
                 drop(fleet);
                 self.reconcile(&backend, ctx);
             }
             Event::Stumbled(why) => {
-                if let Some(entry) = self.office.fleet().backends.get_mut(&backend) {
-                    entry.last_error = Some(why);
+                let mut fleet = self.office.fleet();
+                let Some(entry) = fleet.backends.get_mut(&backend) else { return };
+                let Some(replica) = entry.replica(generation) else { return };
+                match replica.state {
+                    ReplicaState::Starting => replica.reason = Some(why.clone()),
+                    ReplicaState::Running => {}
+                    // Why it goes is told already.
+                    ReplicaState::Draining => return,
                 }
+                entry.last_error = Some(why);
             }
             Event::Configured(outcome) => self.configured(&backend, generation, outcome, ctx),
             Event::GaveUp(why) => self.lost(&backend, generation, why, ctx),
@@ -81,8 +89,8 @@ impl Handler<StartTimedOut> for Controller {
         let mut fleet = self.office.fleet();
         let Some(entry) = fleet.backends.get_mut(&backend) else { return };
         let after = entry.config.startup_timeout.as_secs_f64();
-        let reason = entry.last_error.clone();
         let Some(replica) = entry.replica(generation) else { return };
+        let reason = replica.reason.clone();
         if replica.state != ReplicaState::Starting {
             return;
         }

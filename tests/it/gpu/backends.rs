@@ -43,7 +43,7 @@ impl Computes {
         let lease = ctx.gpu()?.clone();
         let buffer = lease.create_buffer(4 * NUMBERS as u64).wait()?;
         let double = lease.create_kernel(kernels::double()).wait()?;
-        let spin = lease.create_kernel(KernelSpec::new(kernels::SPIN)).wait()?;
+        let spin = lease.create_kernel(kernels::spin()).wait()?;
         Ok(Self { lease, buffer, double, spin })
     }
 }

@@ -1,0 +1,75 @@
+//! How a replica and the batchers beside it are steered from outside.
+
+use std::sync::Arc;
+
+use actix::Actor;
+
+use crate::{
+    actors::{
+        batcher::BatchSettings,
+        configure::Change,
+        context::ReplicaContext,
+        lane::{Command, Lane, ReplicaControl, Stop},
+    },
+    config::BackendConfig,
+};
+
+/// A Batcher, steered by its replica.
+pub(crate) trait Beside: Stop {
+    fn wake(&self);
+    fn close(&self);
+}
+
+impl<A: Actor<Context = ReplicaContext<A>>> Beside for Lane<A> {
+    fn wake(&self) {
+        self.waker().wake();
+    }
+
+    fn close(&self) {
+        self.close();
+    }
+}
+
+/// A replica and the batchers beside it, steered together.
+pub(crate) struct Control<A: Actor<Context = ReplicaContext<A>>> {
+    pub(crate) lane: Arc<Lane<A>>,
+    pub(crate) settings: Arc<BatchSettings>,
+    pub(crate) batchers: Vec<Arc<dyn Beside>>,
+}
+
+impl<A: Actor<Context = ReplicaContext<A>>> ReplicaControl for Control<A> {
+    fn drain(&self) {
+        self.lane.command(Command::Drain);
+    }
+
+    fn stop(&self) {
+        self.lane.command(Command::Stop);
+    }
+
+    fn change(&self, change: Change) {
+        self.lane.change(change);
+    }
+
+    fn withdraw(&self) -> bool {
+        self.lane.withdraw()
+    }
+
+    fn close(&self) {
+        self.lane.close();
+        self.batchers.iter().for_each(|batcher| batcher.close());
+    }
+
+    fn set_limits(&self, config: &BackendConfig, admitted: usize) {
+        let concurrency = config.max_concurrent_queries.get();
+        self.lane.gate.set_limit(admitted);
+        self.lane.set_concurrency(concurrency);
+        let size = config.max_batch_size.map_or(1, std::num::NonZeroUsize::get);
+        self.settings.set(size, config.batch_wait_timeout, concurrency);
+        // What waits is decided on anew.
+        self.batchers.iter().for_each(|batcher| batcher.wake());
+    }
+
+    fn load(&self) -> usize {
+        self.lane.gate.load()
+    }
+}
