@@ -385,7 +385,9 @@ impl ServeError {
     /// Whether the same request may be sent again: it never began, or nothing came of it.
     pub fn retryable(&self) -> bool {
         match self {
-            Self::Overloaded { .. } | Self::NoReplica { .. } | Self::ShuttingDown | Self::BeingReplaced => true,
+            Self::Overloaded { .. } | Self::NoReplica { .. } | Self::ShuttingDown | Self::BeingReplaced => {
+                true
+            }
             // What was half done on a lost device is gone with it.
             Self::Gpu { failure, .. } => failure.fault() == Fault::Service,
             _ => false,

@@ -191,7 +191,11 @@ mod tests {
     #[test]
     fn share_and_memory_are_placed_together() {
         let mut gpus = Gpus::with_memory([1000 * 256, 8000 * 256]);
-        assert_eq!(gpus.place(&asked(0.1, 5000 * 256), &[]), Some(vec![1]), "the first has too little memory");
+        assert_eq!(
+            gpus.place(&asked(0.1, 5000 * 256), &[]),
+            Some(vec![1]),
+            "the first has too little memory"
+        );
         assert_eq!(gpus.place(&asked(0.1, 4000 * 256), &[]), None, "3000 are left of the second's");
         assert_eq!(
             gpus.place(&asked(0.5, 0), &[]),

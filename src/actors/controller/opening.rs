@@ -14,11 +14,7 @@ use crate::{
 
 impl Controller {
     /// Opens the GPUs, then does what `message` says.
-    pub(super) fn open_first<M>(
-        &self,
-        message: M,
-        ctx: &mut ReplicaContext<Self>,
-    ) -> ResponseFuture<Outcome>
+    pub(super) fn open_first<M>(&self, message: M, ctx: &mut ReplicaContext<Self>) -> ResponseFuture<Outcome>
     where
         M: Message<Result = Outcome> + Send + 'static,
         Self: Handler<M, Result = ResponseFuture<Outcome>>,

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use greenroom::{
-    Backend, BackendUpdate, Endpoint, GpuFailure, GpuShare, Serve, ServeError, ServeOptions,
+    Backend, BackendUpdate, Endpoint, GpuFailure, GpuShare, ResourcesUpdate, Serve, ServeError, ServeOptions,
     gpu::{DetectGpus, DeviceOptions, GpuDevice, SimulatedDevice, adapters},
 };
 
@@ -178,4 +178,41 @@ async fn devices_that_were_given_stay_open_for_whoever_gave_them() {
         serve.shutdown().await.unwrap();
     }
     device.status().await.unwrap();
+}
+
+#[actix_web::test]
+async fn another_share_is_had_by_new_replicas_beside_the_old_or_in_their_place() {
+    let serve = serving(vec![small()]).await;
+    create(&serve, "a", 0.25).await;
+    let handle = serve.handle::<Spin>("a").unwrap();
+    // 0.25 and 0.5 fit beside each other, 0.5 and 0.9 do not.
+    for share in [0.5, 0.9, 0.1, 1.0] {
+        let resources = ResourcesUpdate { num_gpus: Some(share), ..Default::default() };
+        serve.update_backend_config("a", BackendUpdate::default().resources(resources)).await.unwrap();
+        until("the new share alone", || {
+            let status = serve.status();
+            let asked: Vec<f64> = status.gpus[0].leases.iter().map(|lease| lease.share_asked).collect();
+            asked == [share] && (status.gpus[0].free_share - (1.0 - share)).abs() < 1e-9
+        })
+        .await;
+        handle.call(Spin(1)).await.unwrap();
+    }
+    assert_eq!(serve.status().capacity.free.num_gpus.unwrap().as_f64(), 0.0);
+    serve.shutdown().await.unwrap();
+}
+
+#[actix_web::test]
+async fn a_backend_that_asks_for_a_gpu_later_has_it_opened_then() {
+    if adapters().is_empty() {
+        return drop(vulkan(DeviceOptions::default()));
+    }
+    let detect = DetectGpus::default().software();
+    let serve = Serve::start(ServeOptions::default().detect_gpus(detect)).await.unwrap();
+    let backend = Backend::from_fn(|_: Nothing| async { Ok(()) });
+    serve.create_backend("a", backend, config(0.0)).await.unwrap();
+    assert!(serve.status().gpus.is_empty());
+    let resources = ResourcesUpdate { num_gpus: Some(0.5), ..Default::default() };
+    serve.update_backend_config("a", BackendUpdate::default().resources(resources)).await.unwrap();
+    assert_eq!(serve.status().gpus[0].leases[0].share_asked, 0.5);
+    serve.shutdown().await.unwrap();
 }
