@@ -2,6 +2,7 @@
 
 use std::{
     convert::Infallible,
+    future::{Ready, ready},
     sync::Arc,
     task::{Context, Poll},
 };
@@ -16,7 +17,7 @@ use crate::{
 
 /// Whose GPUs they are: nobody's.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct GpuSource;
+pub(crate) struct GpuSource(());
 
 /// The GPUs of a Serve: none.
 pub(crate) struct Gpus;
@@ -31,7 +32,7 @@ impl Gpus {
     }
 
     pub(crate) fn leases(&self, _: &BackendConfig, _: &[usize], _: u32, _: &Arc<BackendMetrics>) -> Leases {
-        Leases
+        Leases(())
     }
 
     /// All metrics as Prometheus text.
@@ -39,12 +40,14 @@ impl Gpus {
         metrics.render(own_restarts)
     }
 
-    pub(crate) async fn close(&self) {}
+    pub(crate) fn close(&self) -> Ready<()> {
+        ready(())
+    }
 }
 
 /// The leases of a replica: none.
 #[derive(Default)]
-pub(crate) struct Leases;
+pub(crate) struct Leases(());
 
 impl Leases {
     pub(crate) fn are_ready(&self) -> bool {
@@ -64,7 +67,7 @@ impl Leases {
 
 impl Office {
     /// There are none to open.
-    pub(crate) async fn open_gpus(&self) -> Result<(), ServeError> {
-        Ok(())
+    pub(crate) fn open_gpus(&self) -> Ready<Result<(), ServeError>> {
+        ready(Ok(()))
     }
 }
