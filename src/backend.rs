@@ -1,6 +1,7 @@
 //! What users implement: an actor, the messages it takes, and optionally batches of them.
 
 pub(crate) mod fingerprint;
+mod health;
 mod reconfigure;
 
 use std::{
@@ -21,6 +22,7 @@ use crate::{
         configure::Takes,
         context::ReplicaContext,
         execute::{Form, Plain},
+        health::Check,
         lane_port::LanePort,
         replica::Factory,
     },
@@ -42,6 +44,7 @@ use crate::{
 };
 
 use fingerprint::{Fingerprint, Fingerprinted};
+pub use health::CheckHealth;
 pub use reconfigure::Reconfigure;
 
 /// One to `max_batch_size` requests handed to a replica in one call; its answer has one result for each,
@@ -183,6 +186,8 @@ pub struct Backend<A: Actor<Context = ReplicaContext<A>>> {
     pub(crate) no_gpu: Option<&'static str>,
     /// What takes a `user_config`.
     pub(crate) takes: Option<Arc<dyn Takes<A>>>,
+    /// What says whether a replica is well.
+    pub(crate) health_check: Option<Check<A>>,
     /// Headers that it asks for in an HTTP request.
     pub(crate) wanted_headers: WantedHeaders,
     /// Set for inference models: what is known of the model once it is loaded.
@@ -213,6 +218,7 @@ impl<A: Actor<Context = ReplicaContext<A>>> Backend<A> {
             placement: Placement::Worker,
             no_gpu: None,
             takes: None,
+            health_check: None,
             wanted_headers: WantedHeaders::None,
             model: None,
             fingerprint: None,

@@ -93,6 +93,7 @@ mod error;
 pub mod gpu;
 mod guard;
 mod handle;
+mod health;
 mod http;
 mod http_call;
 mod ids;
@@ -117,7 +118,7 @@ pub use actors::{
     router::{Route, Routed, Router},
     timer::TimerKind,
 };
-pub use backend::{Backend, Batch, FnBackend, Reconfigure};
+pub use backend::{Backend, Batch, CheckHealth, FnBackend, Reconfigure};
 pub use blocking::BlockingHandle;
 pub use call::{Answer, Call, Gate, Permit, Refusal, Reply, Request, Waiting};
 pub use comparison::{ComparisonReport, DifferingPair, SideOfPair};

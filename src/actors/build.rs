@@ -17,6 +17,7 @@ use crate::{
         control::{Beside, Control},
         execute::Whole,
         gpus::Leases,
+        health::Checked,
         identity::Identity,
         lane::{Lane, Patience, ReplicaControl},
         lane_port::LanePort,
@@ -188,6 +189,7 @@ impl<A: Actor<Context = ReplicaContext<A>>> Code for Backend<A> {
             config: order.config.user_config.clone(),
             timeout: order.config.startup_timeout,
         };
+        let health = Checked { check: self.health_check, timeout: order.config.health_check_timeout };
         let start = {
             let control = Arc::clone(&control);
             let unstarted = Unstarted(Some(Arc::clone(&order.on_event)));
@@ -203,6 +205,7 @@ impl<A: Actor<Context = ReplicaContext<A>>> Code for Backend<A> {
                     desk: Rc::new(Desk::new(order.cells, order.recorder)),
                     user,
                     leases: order.leases,
+                    health,
                     patience: Patience {
                         failures_max: restart.max_restarts,
                         window: restart.window,
@@ -308,6 +311,7 @@ impl<A: Actor<Context = ReplicaContext<A>>> Build<'_, A> {
                 desk: Rc::new(Desk::new(cells, None)),
                 user: Configured::default(),
                 leases: Leases::default(),
+                health: Checked::default(),
                 patience: Patience::ENDLESS,
                 on_event: Box::new(drop),
             };

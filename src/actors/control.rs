@@ -54,6 +54,14 @@ impl<A: Actor<Context = ReplicaContext<A>>> ReplicaControl for Control<A> {
         self.lane.withdraw()
     }
 
+    fn check(&self, number: u64) {
+        self.lane.check(number);
+    }
+
+    fn remaking(&self) -> bool {
+        self.lane.gate.is_idle()
+    }
+
     fn close(&self) {
         self.lane.close();
         self.batchers.iter().for_each(|batcher| batcher.close());

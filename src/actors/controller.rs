@@ -6,16 +6,18 @@ mod draining;
 mod ending;
 mod endpoints;
 mod events;
+mod health;
 mod holding;
 mod opening;
 mod reading;
+mod resuming;
 
 use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError, atomic::Ordering},
     time::{Duration, Instant},
 };
 
-use actix::{Actor, Arbiter, AsyncContext, Handler, Message, ResponseFuture};
+use actix::{Arbiter, AsyncContext, Handler, Message, ResponseFuture};
 use tokio::sync::oneshot;
 
 use crate::{
@@ -33,18 +35,17 @@ use crate::{
     config::Placement,
     error::ServeError,
     guard::drop_guarded,
+    health::{Recent, Record},
     ids::{BackendName, ReplicaId},
     metrics::{Metrics, in_flight::InFlight},
     routing::{directory::Directory, models::Models, routes::Routes},
-    traffic::window::SAMPLE_PERIOD,
 };
 
 pub(crate) use backends::{CreateBackend, DeleteBackend, DeployBackend, UpdateBackend};
-use changes::ChangeTimedOut;
 use draining::drain;
 pub(crate) use ending::{Crash, DrainAll};
 pub(crate) use endpoints::{CreateEndpoint, DeleteEndpoint, SetShadow, SetTraffic};
-use events::{DrainTimedOut, Happened, StartTimedOut};
+use events::{Happened, StartTimedOut};
 
 /// First pause before a replica that gave up is replaced; doubled for each further one in a row.
 const REPLACE_PAUSE: Duration = Duration::from_millis(500);
@@ -82,13 +83,14 @@ impl Office {
 /// Owns what should exist and makes it so.
 pub(crate) struct Controller {
     office: Arc<Office>,
+    sweeps: health::Sweeps,
 }
 
 type Outcome = Result<(), ServeError>;
 
 impl Controller {
     pub(crate) fn new(office: Arc<Office>) -> Self {
-        Self { office }
+        Self { office, sweeps: health::Sweeps::default() }
     }
 
     /// Takes the steps that lead from what is there to what is wanted, and answers who waited for it.
@@ -108,6 +110,7 @@ impl Controller {
             }
         }
         entry.publish();
+        self.watch(entry, ctx);
         // While replicas are replaced those that are new stay as they are: few enough take calls.
         if !entry.deleting() && !entry.rolling() {
             changes::advance(name, entry, ctx);
@@ -178,7 +181,7 @@ impl Controller {
             leases,
             admitted: admitted(&entry.config, 1, 0),
             home: Arc::clone(&entry.routes),
-            cells,
+            cells: Arc::clone(&cells),
             batcher_cells: self.office.directory.own_actors("batcher"),
             recorder: Some(self.office.metrics.recorder_for(&id)),
             timer: self.office.timer,
@@ -213,7 +216,10 @@ impl Controller {
             config: entry.config.user_config.clone(),
             changing: None,
             gpus,
-            _seat: seat,
+            record: Record::default(),
+            recent: Recent::default(),
+            cells,
+            seat,
         });
         true
     }
@@ -274,47 +280,6 @@ impl Controller {
             ctx.address().do_send(Reconcile(name.clone()));
         } else {
             ctx.notify_later(Reconcile(name.clone()), after);
-        }
-    }
-}
-
-impl Actor for Controller {
-    type Context = ReplicaContext<Self>;
-
-    /// Also after a restart: takes up what was under way.
-    fn started(&mut self, ctx: &mut Self::Context) {
-        ctx.run_interval(SAMPLE_PERIOD, |controller, _| {
-            let now = tokio::time::Instant::now();
-            controller.office.fleet().endpoints.values_mut().for_each(|endpoint| endpoint.sample(now));
-        });
-        for (name, entry) in &mut self.office.fleet().backends {
-            // Timers end with a state; these must not.
-            entry.look_again = None;
-            if entry.holding {
-                holding::watch(name, ctx);
-            }
-            for replica in &entry.replicas {
-                let (backend, generation) = (name.clone(), replica.id.generation);
-                let left = |timeout: Duration| timeout.saturating_sub(replica.since.elapsed());
-                if let Some(changing) = &replica.changing {
-                    let left =
-                        entry.config.graceful_shutdown_timeout.saturating_sub(changing.since.elapsed());
-                    let (backend, attempt) = (name.clone(), changing.attempt);
-                    ctx.notify_later(ChangeTimedOut { backend, generation, attempt }, left);
-                }
-                match replica.state {
-                    ReplicaState::Running => {}
-                    ReplicaState::Starting => {
-                        let left = left(entry.config.startup_timeout);
-                        ctx.notify_later(StartTimedOut { backend, generation }, left);
-                    }
-                    ReplicaState::Draining => {
-                        let left = left(entry.config.graceful_shutdown_timeout);
-                        ctx.notify_later(DrainTimedOut { backend, generation }, left);
-                    }
-                }
-            }
-            ctx.notify(Reconcile(name.clone()));
         }
     }
 }

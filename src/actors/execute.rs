@@ -108,6 +108,14 @@ impl<R: 'static> Going<R> {
         }
     }
 
+    /// The text of the panic that ended it, where that is known before it is polled again.
+    pub(crate) fn panicked(&self) -> Option<Box<str>> {
+        match self {
+            Going::Alone(..) => None,
+            Going::WithActor(_, mark) => mark.panicked.borrow().clone(),
+        }
+    }
+
     /// Drops what is left of the handler; its drop may panic.
     pub(crate) fn discard(self, desk: &Desk) {
         if let Going::WithActor(_, mark) = &self {
@@ -213,7 +221,7 @@ impl Running {
     /// Counts the answer.
     pub(crate) fn finish<R>(self, result: &Result<R, ServeError>) {
         if self.counts {
-            self.desk.cells.answered(self.begun.elapsed(), result.is_err());
+            self.desk.cells.answered(self.begun.elapsed(), result.as_ref().err());
         }
     }
 }

@@ -24,8 +24,9 @@ use crate::{
     config::{BackendConfig, Source, UserConfig},
     endpoint::Checked,
     error::ServeError,
+    health::{Ejector, Recent, Record},
     ids::{BackendName, EndpointName, ReplicaId},
-    metrics::{registry::BackendMetrics, spread::Spread},
+    metrics::{cells::ReplicaCells, registry::BackendMetrics, spread::Spread},
     resources::{Capacity, Claim, Pool, Resources},
     routing::{backend_port::ReplicaPorts, backend_routes::BackendRoutes, endpoint::EndpointSlot},
     traffic::window::Window,
@@ -122,6 +123,9 @@ pub(crate) struct BackendEntry {
     /// replica is as it was before.
     pub(crate) failure: Option<ServeError>,
     pub(crate) last_error: Option<Box<str>>,
+    /// When the last round of health checks began.
+    pub(crate) checked: tokio::time::Instant,
+    pub(crate) ejector: Ejector,
     /// Replacements that failed in a row.
     pub(crate) failed_replacements: u32,
     /// Who waits for it to be made or changed.
@@ -148,8 +152,13 @@ pub(crate) struct ReplicaEntry {
     pub(crate) changing: Option<Changing>,
     /// Places of the GPUs that it has shares of: those of one of the backend's claims.
     pub(crate) gpus: Vec<usize>,
+    /// Its health checks.
+    pub(crate) record: Record,
+    /// Its answers of late.
+    pub(crate) recent: Recent,
+    pub(crate) cells: Arc<ReplicaCells>,
     /// Given back when the replica is gone.
-    pub(crate) _seat: Seat,
+    pub(crate) seat: Seat,
 }
 
 /// A change of a replica's `user_config` under way.
@@ -166,6 +175,15 @@ pub(crate) enum Seat {
     Shared(Arc<ServingThread>),
     /// One of its own.
     Own(Option<Arbiter>),
+}
+
+impl Seat {
+    /// The replica did not answer.
+    pub(crate) fn note_silence(&self) {
+        if let Self::Shared(thread) = self {
+            thread.note_silence();
+        }
+    }
 }
 
 impl Drop for Seat {

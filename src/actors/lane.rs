@@ -58,7 +58,7 @@ pub(crate) enum Command {
 pub(crate) struct Lane<A: Actor> {
     queue: Mutex<Queue<A>>,
     waiting: AtomicUsize,
-    /// Whether there is a command or a change.
+    /// Whether there is a command, a change or a check.
     commanded: AtomicBool,
     waker: AtomicWaker,
     concurrency: AtomicUsize,
@@ -72,10 +72,18 @@ struct Queue<A: Actor> {
     jobs: VecDeque<Box<dyn Job<A>>>,
     command: Option<Command>,
     change: Option<Change>,
+    /// The number of the health check that is asked for.
+    check: Option<u64>,
     open: bool,
     swept: Option<Tick>,
     /// No job has to be ended before this; none: none has to be at all.
     ends: Option<Instant>,
+}
+
+impl<A: Actor> Queue<A> {
+    fn disturbed(&self) -> bool {
+        self.command.is_some() || self.change.is_some() || self.check.is_some()
+    }
 }
 
 impl<A: Actor<Context = ReplicaContext<A>>> Lane<A> {
@@ -85,6 +93,7 @@ impl<A: Actor<Context = ReplicaContext<A>>> Lane<A> {
                 jobs: VecDeque::new(),
                 command: None,
                 change: None,
+                check: None,
                 open: true,
                 swept: None,
                 ends: None,
@@ -218,8 +227,29 @@ impl<A: Actor<Context = ReplicaContext<A>>> Lane<A> {
     pub(crate) fn take_change(&self) -> Option<Change> {
         let mut queue = self.lock();
         let change = queue.change.take();
-        self.commanded.store(queue.command.is_some(), Ordering::Release);
+        self.commanded.store(queue.disturbed(), Ordering::Release);
         change
+    }
+
+    /// Asks for a health check, in place of one that has not begun. It comes before the calls that wait.
+    pub(crate) fn check(&self, number: u64) {
+        {
+            let mut queue = self.lock();
+            queue.check = Some(number);
+            self.commanded.store(true, Ordering::Release);
+        }
+        self.waker.wake();
+    }
+
+    /// Takes the check out, to make it.
+    pub(crate) fn take_check(&self) -> Option<u64> {
+        if self.undisturbed() {
+            return None;
+        }
+        let mut queue = self.lock();
+        let check = queue.check.take();
+        self.commanded.store(queue.disturbed(), Ordering::Release);
+        check
     }
 
     /// Takes the change back; false when it is being made or there is none.
@@ -293,6 +323,10 @@ pub(crate) trait ReplicaControl: Send + Sync {
     fn change(&self, change: Change);
     /// Takes the change back that has not begun; false when it has, or there is none.
     fn withdraw(&self) -> bool;
+    /// Asks for a health check; it is told how it went.
+    fn check(&self, number: u64);
+    /// Whether its state is being made again, or takes a `user_config`.
+    fn remaking(&self) -> bool;
     /// Turns away what still waits there: its thread hangs in a handler and cannot do it.
     fn close(&self);
     /// Limits and batching from now on, and how many calls are let in.

@@ -68,7 +68,7 @@ where
         let answer = match step {
             Step::Done(result) => {
                 if F::COUNTS {
-                    core.desk.cells.answered(begun.elapsed(), result.is_err());
+                    core.desk.cells.answered(begun.elapsed(), result.as_ref().err());
                 }
                 if self.gated {
                     self.lane.gate.leave();
@@ -197,7 +197,7 @@ where
             Step::Done(result) => {
                 // Who left at the deadline meanwhile has counted that.
                 if F::COUNTS && !reply.is_closed() {
-                    ctx.desk.cells.answered(begun.elapsed(), result.is_err());
+                    ctx.desk.cells.answered(begun.elapsed(), result.as_ref().err());
                 }
                 drop(permit);
                 reply.send(result);

@@ -13,6 +13,7 @@ pub(crate) mod execute;
 pub(crate) mod fleet;
 #[cfg_attr(not(feature = "gpu"), path = "no_gpus.rs")]
 pub(crate) mod gpus;
+pub(crate) mod health;
 pub(crate) mod identity;
 mod items;
 pub(crate) mod lane;

@@ -1,6 +1,8 @@
 //! A replica: the user's actor in its own loop, which polls commands, mailbox, calls and futures in turn.
 
 mod configure;
+mod health;
+mod start;
 mod task;
 
 use std::{
@@ -11,32 +13,30 @@ use std::{
     rc::Rc,
     sync::Arc,
     task::{Context, Poll},
-    time::Duration,
 };
 
 use actix::{Actor, ActorState, Running, dev::Mailbox};
-use tokio::time::{Instant, Sleep, sleep, sleep_until};
+use tokio::time::{Instant, Sleep, sleep_until};
 
 use crate::{
     actors::{
         configure::Configured,
         context::{Desk, ReplicaContext},
         gpus::Leases,
+        health::Checked,
         identity::Identity,
         lane::{Command, Lane, Patience},
     },
-    error::{BoxError, ServeError},
+    error::BoxError,
     guard::{drop_guarded, guarded},
 };
 
 use configure::Configuring;
+use health::{Checking, Proving};
 pub(crate) use task::ReplicaTask;
 
 /// Calls begun in one turn before futures, timers and other actors get theirs.
 const LANE_BUDGET: usize = 64;
-
-/// Longest pause between two attempts to start.
-const BACKOFF_MAX: Duration = Duration::from_secs(10);
 
 /// Makes a state, at first and after each failure.
 pub(crate) type Factory<A> = dyn Fn(&mut ReplicaContext<A>) -> Result<A, BoxError> + Send + Sync;
@@ -52,6 +52,12 @@ pub(crate) enum Event {
     GaveUp(Box<str>),
     /// A change of its `user_config` was made, or refused for this reason.
     Configured(Result<(), Box<str>>),
+    /// A health check went well, or failed for this reason.
+    Checked {
+        /// The number that it was asked for by.
+        number: u64,
+        outcome: Result<(), Box<str>>,
+    },
     /// It has stopped as it was told, or its thread has ended.
     Stopped,
 }
@@ -64,17 +70,9 @@ pub(crate) struct Parts<A: Actor> {
     pub(crate) desk: Rc<Desk>,
     pub(crate) user: Configured<A>,
     pub(crate) leases: Leases,
+    pub(crate) health: Checked<A>,
     pub(crate) patience: Patience,
     pub(crate) on_event: Box<dyn Fn(Event)>,
-}
-
-/// Whether the factory's error will be the same whenever it is tried again.
-fn is_permanent(error: &BoxError) -> bool {
-    #[cfg(feature = "gpu")]
-    if let Some(own) = error.downcast_ref::<crate::gpu::GpuError>() {
-        return own.permanent();
-    }
-    matches!(error.downcast_ref::<ServeError>(), Some(ServeError::Invalid { .. }))
 }
 
 /// Where an actor is in its life.
@@ -87,6 +85,8 @@ enum Phase {
     BackingOff(Pin<Box<Sleep>>),
     /// Its state takes a `user_config`; calls wait.
     Configuring(Configuring),
+    /// Its first health check takes time; calls wait.
+    Proving(Proving),
     /// It takes calls.
     Running,
     /// It is gone.
@@ -100,6 +100,8 @@ pub(crate) struct Cell<A: Actor<Context = ReplicaContext<A>>> {
     mailbox: Mailbox<A>,
     phase: Phase,
     failures: VecDeque<Instant>,
+    /// The health check that is being made.
+    checking: Checking,
     rebuilding: bool,
     /// Calls wait for a change of its `user_config`.
     holding: bool,
@@ -140,37 +142,6 @@ impl<A: Actor<Context = ReplicaContext<A>>> Core<A> {
 }
 
 impl<A: Actor<Context = ReplicaContext<A>>> Cell<A> {
-    /// Makes the state and starts it; a failure is retried after a pause, too many end the replica.
-    fn start(&mut self) {
-        if !self.ctx.leases.are_ready() {
-            // Callers go to siblings meanwhile.
-            self.parts.lane.gate.set_idle(true);
-            self.phase = Phase::Leasing;
-            return;
-        }
-        let ctx = &mut self.ctx;
-        ctx.state = ActorState::Started;
-        ctx.stop_asked = false;
-        let desk = Rc::clone(&ctx.desk);
-        let factory = Arc::clone(&self.parts.factory);
-        let made = desk.guard(|| -> Result<A, BoxError> {
-            let mut actor = factory(ctx)?;
-            actor.started(ctx);
-            Ok(actor)
-        });
-        let (why, permanent): (Box<str>, bool) = match made {
-            Ok(Ok(actor)) => {
-                self.actor = Some(actor);
-                self.ctx.state = ActorState::Running;
-                return self.introduce();
-            }
-            Ok(Err(error)) => (error.to_string().into(), is_permanent(&error)),
-            Err(panic) => (format!("panicked: {panic}").into(), false),
-        };
-        self.drop_state();
-        self.stumbled(why, permanent);
-    }
-
     /// From now on it takes calls.
     fn up(&mut self) {
         self.phase = Phase::Running;
@@ -185,29 +156,10 @@ impl<A: Actor<Context = ReplicaContext<A>>> Cell<A> {
         }
     }
 
-    /// Tries again after a pause, unless that is useless or has been done often enough.
-    fn stumbled(&mut self, why: Box<str>, permanent: bool) {
-        self.parts.lane.gate.set_idle(true);
-        let (now, patience) = (Instant::now(), self.parts.patience);
-        self.failures.push_back(now);
-        while self.failures.front().is_some_and(|at| now.duration_since(*at) > patience.window) {
-            self.failures.pop_front();
-        }
-        let failed = u32::try_from(self.failures.len()).unwrap_or(u32::MAX);
-        if permanent || failed > patience.failures_max {
-            self.ctx.leases.give_back();
-            (self.parts.on_event)(Event::GaveUp(why));
-            self.phase = Phase::Ended;
-        } else {
-            (self.parts.on_event)(Event::Stumbled(why));
-            let pause = patience.backoff.saturating_mul(1 << (failed - 1).min(16)).min(BACKOFF_MAX);
-            self.phase = Phase::BackingOff(Box::pin(sleep(pause)));
-        }
-    }
-
     /// Drops the state and the futures that belong to it; those of requests stay.
     fn drop_state(&mut self) {
         let ctx = &mut self.ctx;
+        self.checking.drop_rest(&ctx.desk);
         let gone: Vec<_> = ctx
             .items
             .extract_if(.., |item| item.owner.is_none())
@@ -222,18 +174,28 @@ impl<A: Actor<Context = ReplicaContext<A>>> Cell<A> {
 
     /// Rebuilds the state when a panic or `ctx.stop()` has put it in doubt.
     pub(crate) fn rebuild_if_needed(&mut self) {
+        if matches!(self.phase, Phase::BackingOff(_) | Phase::Ended) {
+            // There is none, and the next is made after the pause or never.
+            return;
+        }
         if self.ctx.stop_asked && !self.ctx.desk.has_panicked() && !self.user_stop() {
             return;
         }
         if self.ctx.desk.take_panic() || self.ctx.stop_asked {
-            let new = self.interrupt_configuring();
+            let interrupted = if self.interrupt_configuring() {
+                Some("it ended while it took its user_config")
+            } else {
+                self.interrupt_proving().then_some("it ended during its first health check")
+            };
+            self.parts.lane.gate.set_idle(true);
+            let unfit = self.blame_check();
             self.drop_state();
             // A drop that panics in the old state is part of the same failure.
             self.ctx.desk.take_panic();
-            if new {
-                self.stumbled("it ended while it took its user_config".into(), false);
-            } else {
-                self.start();
+            match interrupted {
+                _ if unfit => {}
+                Some(why) => self.stumbled(why.into(), false),
+                None => self.start(),
             }
         }
     }
@@ -287,25 +249,31 @@ impl<A: Actor<Context = ReplicaContext<A>>> Cell<A> {
                 self.phase = Phase::Starting;
                 return true;
             }
-            Phase::Configuring(_) | Phase::Running => {}
+            Phase::Configuring(_) | Phase::Proving(_) | Phase::Running => {}
         }
-        if !matches!(self.phase, Phase::Configuring(_) | Phase::Running) {
+        if !self.has_state() {
             return true;
         }
         if self.ctx.leases.poll_lost(cx) {
             // Everything that the state has made on the device is void.
             self.ctx.desk.note_panic();
         }
-        let more = self.work(cx, lane) | self.configure(cx, lane);
+        let more = self.work(cx, lane) | self.configure(cx, lane) | self.go_on_proving(cx);
         self.rebuild_if_needed();
-        self.obey(cx, lane) || more || !matches!(self.phase, Phase::Configuring(_) | Phase::Running)
+        self.obey(cx, lane) || more || !self.has_state()
+    }
+
+    fn has_state(&self) -> bool {
+        matches!(self.phase, Phase::Configuring(_) | Phase::Proving(_) | Phase::Running)
     }
 
     fn work(&mut self, cx: &mut Context<'_>, lane: &Lane<A>) -> bool {
         let calls = matches!(self.phase, Phase::Running) && lane.change_waits().is_none();
         let Some(actor) = &mut self.actor else { return false };
-        let ctx = &mut self.ctx;
-        if !ctx.poll_waits(actor, cx) {
+        let free = self.ctx.poll_waits(actor, cx);
+        self.check(cx, lane, free);
+        let (Some(actor), ctx) = (&mut self.actor, &mut self.ctx) else { return false };
+        if !free {
             return false;
         }
         ctx.refill_mailbox_budget();
@@ -353,7 +321,8 @@ impl<A: Actor<Context = ReplicaContext<A>>> Cell<A> {
             self.user_end();
             self.drop_state();
             self.ctx.leases.give_back();
-            self.phase = Phase::Ended;
+            // A check or a change may be under way.
+            drop_guarded(std::mem::replace(&mut self.phase, Phase::Ended));
             (self.parts.on_event)(Event::Stopped);
             return true;
         }

@@ -12,6 +12,7 @@ use crate::{
         configure::Configured,
         context::{Desk, ReplicaContext},
         gpus::Leases,
+        health::Checked,
         identity::Identity,
         lane::{Lane, Patience, Stop},
         replica::{Parts, ReplicaTask},
@@ -107,6 +108,7 @@ pub(crate) fn supervise<A: Actor<Context = ReplicaContext<A>>>(
         desk: Rc::new(Desk::new(cells, None)),
         user: Configured::default(),
         leases: Leases::default(),
+        health: Checked::default(),
         patience: Patience::ENDLESS,
         on_event: Box::new(drop),
     });

@@ -2,7 +2,7 @@
 
 use std::sync::{
     Arc, Mutex, PoisonError,
-    atomic::{AtomicUsize, Ordering},
+    atomic::{AtomicBool, AtomicUsize, Ordering},
 };
 
 use actix::Addr;
@@ -25,12 +25,28 @@ pub(crate) struct ServingThread {
     router_stop: Arc<dyn Stop>,
     /// Replicas placed here.
     pub(crate) replicas: AtomicUsize,
+    /// A replica here did not answer, and since then nothing has.
+    silent: AtomicBool,
 }
 
 impl ServingThread {
     /// Runs `start` on the thread; dropped when the thread has ended, which the start itself reports.
     pub(crate) fn run(&self, start: Start) {
         drop(self.starts.try_send(start));
+    }
+
+    /// A replica here did not answer: others come here only if there is nowhere else, until the thread gets to what
+    /// it is given.
+    pub(crate) fn note_silence(self: &Arc<Self>) {
+        if !self.silent.swap(true, Ordering::Relaxed) {
+            let this = Arc::clone(self);
+            self.run(Box::new(move || this.silent.store(false, Ordering::Relaxed)));
+        }
+    }
+
+    /// What speaks against one more replica here, the weightiest first.
+    fn burden(&self) -> (bool, usize) {
+        (self.silent.load(Ordering::Relaxed), self.replicas.load(Ordering::Relaxed))
     }
 
     fn alive(&self) -> bool {
@@ -58,15 +74,15 @@ impl Threads {
                 start();
             }
         }));
-        let replicas = AtomicUsize::new(0);
-        threads.push(Arc::new(ServingThread { token, starts, router, router_stop, replicas }));
+        let (replicas, silent) = (AtomicUsize::new(0), AtomicBool::new(false));
+        threads.push(Arc::new(ServingThread { token, starts, router, router_stop, replicas, silent }));
     }
 
-    /// The thread with the fewest replicas.
+    /// The thread with the fewest replicas, of those that answer.
     pub(crate) fn emptiest(&self) -> Option<Arc<ServingThread>> {
         let mut threads = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         threads.retain(|thread| thread.alive());
-        threads.iter().min_by_key(|thread| thread.replicas.load(Ordering::Relaxed)).cloned()
+        threads.iter().min_by_key(|thread| thread.burden()).cloned()
     }
 
     /// The router of this thread, or of some serving thread.

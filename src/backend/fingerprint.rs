@@ -64,6 +64,7 @@ impl fmt::Debug for Fingerprinted {
 
 impl Fingerprinted {
     /// One that `take` will take.
+    #[cfg(any(feature = "onnx", test))]
     pub(crate) fn by(take: impl Fn() -> Result<Fingerprint, ServeError> + Send + Sync + 'static) -> Self {
         Self { take: Box::new(take), taken: OnceLock::new() }
     }

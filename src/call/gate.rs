@@ -52,10 +52,15 @@ impl Gate {
         self.idle.store(idle, Ordering::Relaxed);
     }
 
+    /// Whether whoever is behind it has no state now.
+    pub(crate) fn is_idle(&self) -> bool {
+        self.idle.load(Ordering::Relaxed)
+    }
+
     /// How much there is to wait for: the load, and endless while nothing is worked off.
     #[inline]
     pub(crate) fn burden(&self) -> usize {
-        if self.idle.load(Ordering::Relaxed) { usize::MAX } else { self.load() }
+        if self.is_idle() { usize::MAX } else { self.load() }
     }
 
     /// Calls it lets in.

@@ -66,6 +66,14 @@ pub struct BackendConfig {
     /// Longest time a replica may take to finish what it has when it is to stop; 20 s, at most [`TIMEOUT_MAX`].
     #[serde(rename = "graceful_shutdown_timeout_s", serialize_with = "seconds")]
     pub graceful_shutdown_timeout: Duration,
+    /// How often each replica is asked whether it is well; 10 s, at most [`TIMEOUT_MAX`]. See
+    /// [`CheckHealth`](crate::CheckHealth).
+    #[serde(rename = "health_check_period_s", serialize_with = "seconds")]
+    pub health_check_period: Duration,
+    /// Longest time that a check may take, the time included that it waits for what the replica does; 30 s, at
+    /// most [`TIMEOUT_MAX`]. A [`request_timeout`](field@Self::request_timeout) that is longer counts instead.
+    #[serde(rename = "health_check_timeout_s", serialize_with = "seconds")]
+    pub health_check_timeout: Duration,
     /// Whether a call may be run a second time when its batch or replica failed; false.
     pub idempotent: bool,
     /// On which threads the replicas run; none: what the backend itself asks for.
@@ -102,6 +110,8 @@ impl Default for BackendConfig {
             request_timeout: None,
             startup_timeout: Duration::from_secs(60),
             graceful_shutdown_timeout: Duration::from_secs(20),
+            health_check_period: Duration::from_secs(10),
+            health_check_timeout: Duration::from_secs(30),
             idempotent: false,
             placement: None,
             num_threads: None,
@@ -172,6 +182,18 @@ impl BackendConfig {
     /// Sets [`graceful_shutdown_timeout`](field@Self::graceful_shutdown_timeout).
     pub fn graceful_shutdown_timeout(mut self, timeout: Duration) -> Self {
         self.graceful_shutdown_timeout = timeout;
+        self
+    }
+
+    /// Sets [`health_check_period`](field@Self::health_check_period).
+    pub fn health_check_period(mut self, period: Duration) -> Self {
+        self.health_check_period = period;
+        self
+    }
+
+    /// Sets [`health_check_timeout`](field@Self::health_check_timeout).
+    pub fn health_check_timeout(mut self, timeout: Duration) -> Self {
+        self.health_check_timeout = timeout;
         self
     }
 
@@ -253,6 +275,8 @@ impl BackendConfig {
         }
         check.timeout("startup_timeout_s", self.startup_timeout, TIMEOUT_MAX);
         check.timeout("graceful_shutdown_timeout_s", self.graceful_shutdown_timeout, TIMEOUT_MAX);
+        check.timeout("health_check_period_s", self.health_check_period, TIMEOUT_MAX);
+        check.timeout("health_check_timeout_s", self.health_check_timeout, TIMEOUT_MAX);
         check.at_most("num_threads", self.num_threads.map_or(0, NonZeroUsize::get), NUM_THREADS_MAX);
         self.restart.check(&mut check);
         if self.gpu_share == GpuShare::HardCap && self.resources.num_gpus.is_none() {

@@ -30,6 +30,8 @@ fn the_defaults_are_the_documented_ones() {
         "request_timeout_s": null,
         "startup_timeout_s": 60.0,
         "graceful_shutdown_timeout_s": 20.0,
+        "health_check_period_s": 10.0,
+        "health_check_timeout_s": 30.0,
         "idempotent": false,
         "placement": null,
         "num_threads": null,
@@ -85,6 +87,11 @@ fn each_bad_value_is_refused_with_its_key_and_its_limit() {
             "startup_timeout_s: 90000 s was given; allowed: more than 0 and at most",
         ),
         (config().graceful_shutdown_timeout(Duration::ZERO), "graceful_shutdown_timeout_s: 0 s"),
+        (
+            config().health_check_period(Duration::ZERO),
+            "health_check_period_s: 0 s was given; allowed: more than 0",
+        ),
+        (config().health_check_timeout(25 * HOUR), "health_check_timeout_s: 90000 s was given"),
         (config().num_threads(0), "num_threads: 0 was given"),
         (config().num_threads(1025), "num_threads: 1025 was given; at most 1024"),
         (restart(|policy| policy.max_restarts = 10_001), "restart.max_restarts: 10001"),
@@ -160,6 +167,8 @@ fn an_update_sets_every_field() {
         .request_timeout(HOUR)
         .startup_timeout(HOUR)
         .graceful_shutdown_timeout(HOUR)
+        .health_check_period(HOUR)
+        .health_check_timeout(HOUR)
         .idempotent(true)
         .placement(Placement::Worker)
         .num_threads(4)
@@ -173,6 +182,8 @@ fn an_update_sets_every_field() {
         .request_timeout(HOUR)
         .startup_timeout(HOUR)
         .graceful_shutdown_timeout(HOUR)
+        .health_check_period(HOUR)
+        .health_check_timeout(HOUR)
         .idempotent(true)
         .placement(Placement::Worker)
         .num_threads(4)

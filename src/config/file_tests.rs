@@ -48,6 +48,8 @@ backends:
     request_timeout_s: 1.5
     startup_timeout_s: 5
     graceful_shutdown_timeout_s: 6
+    health_check_period_s: 0.5
+    health_check_timeout_s: 7
     idempotent: true
     placement: dedicated
     num_threads: 4
@@ -91,6 +93,8 @@ fn a_whole_file_is_read() {
         .request_timeout(Duration::from_millis(1500))
         .startup_timeout(Duration::from_secs(5))
         .graceful_shutdown_timeout(Duration::from_secs(6))
+        .health_check_period(Duration::from_millis(500))
+        .health_check_timeout(Duration::from_secs(7))
         .idempotent(true)
         .placement(Placement::Dedicated)
         .num_threads(4)

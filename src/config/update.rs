@@ -40,6 +40,10 @@ pub struct BackendUpdate {
     pub startup_timeout: Option<Duration>,
     /// New [`BackendConfig::graceful_shutdown_timeout`].
     pub graceful_shutdown_timeout: Option<Duration>,
+    /// New [`BackendConfig::health_check_period`].
+    pub health_check_period: Option<Duration>,
+    /// New [`BackendConfig::health_check_timeout`].
+    pub health_check_timeout: Option<Duration>,
     /// New [`BackendConfig::idempotent`].
     pub idempotent: Option<bool>,
     /// New [`BackendConfig::placement`]; `Some(None)` leaves it to the backend.
@@ -108,6 +112,18 @@ impl BackendUpdate {
     /// Changes [`BackendConfig::graceful_shutdown_timeout`].
     pub fn graceful_shutdown_timeout(mut self, timeout: Duration) -> Self {
         self.graceful_shutdown_timeout = Some(timeout);
+        self
+    }
+
+    /// Changes [`BackendConfig::health_check_period`].
+    pub fn health_check_period(mut self, period: Duration) -> Self {
+        self.health_check_period = Some(period);
+        self
+    }
+
+    /// Changes [`BackendConfig::health_check_timeout`].
+    pub fn health_check_timeout(mut self, timeout: Duration) -> Self {
+        self.health_check_timeout = Some(timeout);
         self
     }
 
@@ -196,6 +212,8 @@ impl BackendUpdate {
             startup_timeout: fields.read("startup_timeout_s", |item| item.timeout(TIMEOUT_MAX)),
             graceful_shutdown_timeout: fields
                 .read("graceful_shutdown_timeout_s", |item| item.timeout(TIMEOUT_MAX)),
+            health_check_period: fields.read("health_check_period_s", |item| item.timeout(TIMEOUT_MAX)),
+            health_check_timeout: fields.read("health_check_timeout_s", |item| item.timeout(TIMEOUT_MAX)),
             idempotent: fields.read("idempotent", Item::bool),
             placement: fields.nullable("placement", |item| item.word(&Placement::WORDS)),
             num_threads: fields.nullable("num_threads", count(NUM_THREADS_MAX)),
@@ -235,6 +253,7 @@ impl BackendConfig {
             };
         }
         set!(num_replicas, max_batch_size, batch_wait_timeout, max_concurrent_queries, max_queued_queries);
+        set!(health_check_period, health_check_timeout);
         set!(request_timeout, startup_timeout, graceful_shutdown_timeout, idempotent, placement, num_threads);
         set!(gpu_share);
         config

@@ -8,7 +8,10 @@ use std::{
     time::Duration,
 };
 
-use crate::call::Gate;
+use crate::{
+    call::Gate,
+    error::{Fault, ServeError},
+};
 
 /// Upper bounds of the latency buckets, in microseconds (the metric is in milliseconds).
 pub(crate) const BUCKETS_US: [u64; 16] = [
@@ -119,6 +122,8 @@ pub(crate) struct ReplicaCells {
     pub(crate) processing: Histogram<16>,
     /// Requests answered with an error.
     pub(crate) errors: Count,
+    /// Those of them for which the backend's own code is to blame.
+    pub(crate) faults: Count,
     /// Requests that waited until their deadline and never began.
     pub(crate) expired: Count,
     /// Requests in each batch.
@@ -148,17 +153,44 @@ impl ReplicaCells {
 
     /// Counts one answer.
     #[inline]
-    pub(crate) fn answered(&self, took: Duration, failed: bool) {
+    pub(crate) fn answered(&self, took: Duration, error: Option<&ServeError>) {
         self.processing.latency(took);
-        if failed {
+        if let Some(error) = error {
             self.errors.add(1);
+            if error.fault() == Fault::Backend {
+                self.faults.add(1);
+            }
         }
+    }
+
+    /// Answers for which nobody but the backend's own code is responsible, and those of them that failed.
+    pub(crate) fn own_answers(&self) -> (u64, u64) {
+        // In this order, so that what is answered meanwhile is not taken for failed.
+        let (faults, errors) = (self.faults.get(), self.errors.get());
+        let mut answered = Reading::default();
+        self.processing.read_into(&mut answered);
+        (answered.count().saturating_sub(errors.saturating_sub(faults)), faults)
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn only_answers_of_the_backends_own_code_speak_for_or_against_it() {
+        let cells = ReplicaCells::default();
+        let answers = [
+            None,
+            None,
+            Some(ServeError::backend(500, "down", "down")),
+            Some(ServeError::Panicked { message: "oh".into() }),
+            Some(ServeError::backend(422, "not_a_digit", "a caller's mistake")),
+            Some(ServeError::DeadlineExceeded),
+        ];
+        answers.iter().for_each(|error| cells.answered(Duration::ZERO, error.as_ref()));
+        assert_eq!((cells.errors.get(), cells.own_answers()), (4, (4, 2)));
+    }
 
     #[test]
     fn a_latency_lands_in_the_first_bucket_that_holds_it() {

@@ -25,6 +25,7 @@ use crate::{
 #[derive(Debug, Default)]
 pub(crate) struct BackendMetrics {
     slots: Mutex<Slots>,
+    ejections: AtomicU64,
     pub(crate) outside: Outside,
     /// What its replicas have of GPUs.
     #[cfg(feature = "gpu")]
@@ -45,6 +46,7 @@ pub(crate) struct BackendReading {
     pub(crate) name: BackendName,
     pub(crate) slots: BTreeMap<u32, SlotReading>,
     pub(crate) refused: u64,
+    pub(crate) ejections: u64,
     missed: u64,
 }
 
@@ -125,6 +127,12 @@ impl BackendMetrics {
     /// Counts the replacement of a failed replica as a restart of its slot.
     pub(crate) fn replaced(&self, slot: u32) {
         self.lock().past.entry(slot).or_default().restarts += 1;
+    }
+
+    /// Counts an ejection, which is a replacement too.
+    pub(crate) fn ejected(&self, slot: u32) {
+        self.ejections.fetch_add(1, Relaxed);
+        self.replaced(slot);
     }
 
     /// The sums of each slot.
@@ -218,6 +226,7 @@ impl Registry {
             name: name.clone(),
             slots: metrics.read(),
             refused: metrics.outside.refused.total(),
+            ejections: metrics.ejections.load(Relaxed),
             missed: metrics.outside.missed.load(Relaxed),
         };
         backends.iter().map(read).collect()

@@ -48,6 +48,12 @@ pub(crate) fn render(registry: &Registry, own_restarts: &[(&'static str, u64)]) 
             "Starts of a replica, the first ones included.",
             each(|r| r.starts),
         ),
+        (
+            "serve_replica_ejections_total",
+            "counter",
+            "Replicas replaced because they failed requests that their siblings did not.",
+            total(|backend| backend.ejections),
+        ),
         ("serve_replica_queued_queries", "gauge", "Calls that wait at a replica.", each(|r| r.queued as u64)),
         (
             "serve_replica_processing_queries",

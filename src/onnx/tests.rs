@@ -5,8 +5,11 @@ use super::{
     fixture::{self, Dim},
 };
 use crate::{
+    backend::Backend,
+    config::BackendConfig,
     error::ServeError,
     tensor::{Datatype, Tensor, TensorData},
+    testing::Stage,
 };
 
 const DIGITS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/models/digits/digits.onnx");
@@ -178,4 +181,18 @@ fn symbols_must_agree_and_open_axes_take_any_length() {
     let open = fixture::model("open", "Exp", &[("x", 1, &[Dim::Open, Dim::Fixed(2)])]);
     let open = OnnxModel::load(&*open, 1).unwrap();
     assert_eq!((open.batch_axis(), &open.metadata().inputs[0].shape[..]), (BatchAxis::Rows, &[-1, 2][..]));
+}
+
+#[actix_web::test]
+async fn the_model_that_has_taken_over_is_the_one_that_is_told() {
+    let stage = Stage::new().await.unwrap();
+    let input = |name| fixture::model(name, "Exp", &[(name, 1, &[Dim::Fixed(1), Dim::Fixed(2)])]);
+    for name in ["first", "second"] {
+        let file = input(name);
+        stage.serve().deploy_backend("m", Backend::onnx(&*file), BackendConfig::default()).await.unwrap();
+        let models = &stage.serve().0.office.models;
+        let told = models.find("m").unwrap().model().unwrap().get().unwrap().inputs[0].name.clone();
+        assert_eq!(told, name);
+    }
+    stage.end().await.unwrap();
 }

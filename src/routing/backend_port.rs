@@ -279,3 +279,6 @@ impl<M: Request> AnyBackendPort for Shared<M> {
         &self.erased
     }
 }
+
+#[cfg(test)]
+mod tests;

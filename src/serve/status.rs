@@ -33,6 +33,7 @@ impl Serve {
             reason: r.reason.as_deref().map(str::to_owned),
             for_s: r.since.elapsed().as_secs_f64(),
             load: r.control.load(),
+            failed_checks: r.record.failures(),
         };
         let backends = fleet.backends.iter().map(|(name, entry)| BackendStatus {
             name: name.clone(),
@@ -178,6 +179,8 @@ pub struct ReplicaStatus {
     pub for_s: f64,
     /// Calls that run or wait there.
     pub load: usize,
+    /// Health checks in a row that have failed.
+    pub failed_checks: u32,
 }
 
 /// One endpoint as it is.

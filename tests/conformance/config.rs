@@ -29,6 +29,8 @@ fn the_options_of_a_backend_have_their_defaults() {
         ("request_timeout_s", Value::Null),
         ("graceful_shutdown_timeout_s", json!(20.0)),
         ("startup_timeout_s", json!(60.0)),
+        ("health_check_period_s", json!(10.0)),
+        ("health_check_timeout_s", json!(30.0)),
         ("idempotent", json!(false)),
     ] {
         assert_eq!(options[option], default, "{option}");

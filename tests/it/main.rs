@@ -24,6 +24,7 @@ mod documents;
 mod embedding;
 mod endings;
 mod endings_at_once;
+mod example_health_check;
 mod example_reconfigure;
 mod examples;
 mod examples_http;
@@ -32,6 +33,7 @@ mod examples_traffic;
 mod frail;
 #[cfg(feature = "gpu")]
 mod gpu;
+mod health;
 mod http;
 mod lifecycle;
 mod meta;

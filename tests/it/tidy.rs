@@ -11,7 +11,10 @@ use std::{
 const FLOORS: [(&[&str], Siblings); 13] = [
     (&["error", "ids"], Siblings::Together),
     (&["resources"], Siblings::Apart),
-    (&["batching", "gpu", "guard", "http_call", "meta", "route", "tensor", "traffic"], Siblings::Apart),
+    (
+        &["batching", "gpu", "guard", "health", "http_call", "meta", "route", "tensor", "traffic"],
+        Siblings::Apart,
+    ),
     (&["call", "config", "endpoint", "oip"], Siblings::Apart),
     (&["metrics", "port"], Siblings::Apart),
     (&["comparison"], Siblings::Apart),

@@ -125,7 +125,7 @@ fn answer<R: Send + 'static>(
 ) {
     let Seat { reply, permit, .. } = seat;
     if !reply.is_closed() {
-        cells.answered(begun.elapsed(), result.is_err());
+        cells.answered(begun.elapsed(), result.as_ref().err());
     }
     drop(permit);
     reply.send(result);

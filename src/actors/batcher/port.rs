@@ -94,12 +94,13 @@ impl<F: Form> Job<Batcher<F::Inner>> for TakeJob<F> {
                 batcher.bench.push(Waiter { call: Call { msg, meta, reply }, permit, since });
             }
             Ok(Err(error)) => {
-                batcher.bench.cells.answered(Duration::ZERO, true);
+                batcher.bench.cells.answered(Duration::ZERO, Some(&error));
                 reply.send(Err(error));
             }
             Err(message) => {
-                batcher.bench.cells.answered(Duration::ZERO, true);
-                reply.send(Err(ServeError::Panicked { message }));
+                let error = ServeError::Panicked { message };
+                batcher.bench.cells.answered(Duration::ZERO, Some(&error));
+                reply.send(Err(error));
             }
         }
     }

@@ -20,6 +20,7 @@ use crate::{
     },
     config::{BackendConfig, BackendUpdate, Source},
     error::ServeError,
+    health::Ejector,
     ids::BackendName,
     metrics::registry::Outside,
 };
@@ -176,6 +177,8 @@ impl Controller {
                     changes: 0,
                     failure: None,
                     last_error: None,
+                    checked: tokio::time::Instant::now(),
+                    ejector: Ejector::default(),
                     failed_replacements: 0,
                     waiters: vec![tx],
                     deleters: Vec::new(),

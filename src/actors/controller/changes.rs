@@ -106,13 +106,13 @@ impl Handler<ChangeTimedOut> for Controller {
             control.change(Change { to: changing.to.clone(), manner: Manner::BackNow });
         } else if changing.since.elapsed() >= graceful + startup {
             // Its thread hangs in a handler, or it does not come back.
-            control.stop();
+            replica.seat.note_silence();
             let why: Box<str> = "it did not take its user_config in time".into();
             if trying {
                 refused(backend, entry, slot, why.clone());
             }
             drop(fleet);
-            return self.lost(backend, generation, why, ctx);
+            return self.replace(backend, generation, why, ctx);
         }
         replica.changing = Some(changing);
         ctx.notify_later(late, startup + STOP_GRACE);

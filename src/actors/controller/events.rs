@@ -52,6 +52,7 @@ impl Handler<Happened> for Controller {
                 entry.last_error = Some(why);
             }
             Event::Configured(outcome) => self.configured(&backend, generation, outcome, ctx),
+            Event::Checked { number, outcome } => self.checked(&backend, generation, number, outcome, ctx),
             Event::GaveUp(why) => self.lost(&backend, generation, why, ctx),
             Event::Stopped => {
                 let mut fleet = self.office.fleet();

@@ -58,7 +58,7 @@ impl<A: Actor<Context = ReplicaContext<A>>> Cell<A> {
 
     fn introduced(&mut self, result: Result<(), ServeError>) {
         match result {
-            Ok(()) => self.up(),
+            Ok(()) => self.prove(),
             Err(why) => {
                 let permanent = matches!(why, ServeError::Invalid { .. });
                 self.drop_state();

@@ -20,7 +20,7 @@ use crate::{
     actors::{
         context::ReplicaContext,
         register,
-        replica::{Cell, Core, Event, Parts, Phase},
+        replica::{Cell, Checking, Core, Event, Parts, Phase},
     },
     guard::drop_guarded,
 };
@@ -50,6 +50,7 @@ impl<A: Actor<Context = ReplicaContext<A>>> ReplicaTask<A> {
                 mailbox: Mailbox::new(rx),
                 phase: Phase::Starting,
                 failures: VecDeque::new(),
+                checking: Checking::default(),
                 rebuilding: false,
                 holding: false,
                 on_purpose: false,

@@ -36,14 +36,12 @@ async fn an_update_that_is_refused_changes_nothing() {
     assert_eq!(places(&told), ["max_queued_queries", "max_concurrent_queries"]);
     assert_eq!(serve.get_backend_config("add").unwrap(), config);
     assert_eq!(serve.status().backends[0].replicas.len(), 1);
-    for (option, code, update) in [
-        ("idempotent", "invalid", json!({"idempotent": true})),
-        ("user_config", "invalid", json!({"user_config": 1})),
-        ("custom.tpu", "no_resources", json!({"resources": {"custom": {"tpu": 1}}})),
-    ] {
+    for (option, update) in
+        [("idempotent", json!({"idempotent": true})), ("user_config", json!({"user_config": 1}))]
+    {
         let update = BackendUpdate::from_json(update).unwrap().num_threads(2).num_replicas(2);
         let error = serve.update_backend_config("add", update).await.unwrap_err();
-        assert_eq!(error.code(), code);
+        assert_eq!(error.code(), "invalid");
         assert!(error.to_string().contains(option), "{error}");
         assert_eq!(serve.get_backend_config("add").unwrap(), config);
     }

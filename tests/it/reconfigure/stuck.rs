@@ -87,7 +87,12 @@ async fn a_replica_whose_thread_hangs_over_one_is_replaced_by_one_with_the_old_o
     serve.create_backend("stubborn", stubborn.handles::<Read>().reconfigure::<String>(), config).await?;
     serve.create_endpoint("stubborn", Endpoint::new("stubborn")).await?;
     let hang = BackendUpdate::default().user_config(json!("hang"));
-    let error = serve.update_backend_config("stubborn", hang).await.unwrap_err();
+    let updating = serve.clone();
+    let update = actix_web::rt::spawn(async move { updating.update_backend_config("stubborn", hang).await });
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    let waiting = serve.handle::<Read>("stubborn")?.call(Read);
+    let error = update.await.unwrap().unwrap_err();
+    assert_eq!(waiting.await?, "old", "what waits there is served by the one that replaces it");
     assert!(error.to_string().ends_with("it did not take its user_config in time"), "{error}");
     assert_eq!(serve.handle::<Read>("stubborn")?.call(Read).await?, "old");
     assert_eq!(serve.status().backends[0].replicas[0].id.generation, 2);
