@@ -28,8 +28,8 @@ use crate::{
     },
     call::Request,
     comparison::answer::Kept,
-    config::Placement,
-    error::BoxError,
+    config::{BackendConfig, Placement},
+    error::{BoxError, ServeError},
     http_call::WantedHeaders,
     ids::BackendName,
     meta::Meta,
@@ -112,7 +112,7 @@ impl<M> IntoIterator for Batch<M> {
 }
 
 impl<M: Request> Message for Batch<M> {
-    type Result = Result<Vec<M::Result>, crate::error::ServeError>;
+    type Result = Result<Vec<M::Result>, ServeError>;
 }
 
 /// Makes the port of one replica for one message type.
@@ -182,6 +182,8 @@ pub struct Backend<A: Actor<Context = ReplicaContext<A>>> {
     /// What copies a message for shadow traffic.
     pub(crate) copiers: Copiers,
     pub(crate) placement: Placement,
+    /// Why it can do nothing with a share of a GPU, if so.
+    pub(crate) no_gpu: Option<&'static str>,
     /// What takes a `user_config`.
     pub(crate) takes: Option<Arc<dyn Takes<A>>>,
     /// What says whether a replica is well.
@@ -214,6 +216,7 @@ impl<A: Actor<Context = ReplicaContext<A>>> Backend<A> {
             copies: HashMap::new(),
             copiers: Copiers::default(),
             placement: Placement::Worker,
+            no_gpu: None,
             takes: None,
             health_check: None,
             wanted_headers: WantedHeaders::None,
@@ -324,6 +327,14 @@ impl<A: Actor<Context = ReplicaContext<A>>> Backend<A> {
     pub fn compute(mut self) -> Self {
         self.placement = Placement::Dedicated;
         self
+    }
+
+    /// Whether it can do something with the share of a GPU that the options ask for.
+    pub(crate) fn check_gpus(&self, config: &BackendConfig) -> Result<(), ServeError> {
+        match self.no_gpu.filter(|_| config.resources.num_gpus.is_some()) {
+            Some(why) => Err(ServeError::invalid("resources.num_gpus", why)),
+            None => Ok(()),
+        }
     }
 
     /// Adds a form of a message that the actor handles one by one, or in batches where it can.

@@ -1,5 +1,6 @@
 //! Every error a caller or an operator can see, typed; no HTTP in here.
 
+mod gpu_failure;
 mod state;
 
 use std::{fmt, time::Duration};
@@ -8,6 +9,7 @@ use serde::Serialize;
 
 use crate::ids::{BackendName, EndpointName};
 
+pub use gpu_failure::GpuFailure;
 pub use state::StateError;
 
 /// An error of user code, of any type.
@@ -239,6 +241,14 @@ pub enum ServeError {
         /// Which replica, and the error or panic of its code, or what it waited for in vain.
         why: Box<str>,
     },
+    /// What the backend asked of its share of a GPU failed.
+    #[error("{why}")]
+    Gpu {
+        /// What kind of failure it is.
+        failure: GpuFailure,
+        /// What failed.
+        why: Box<str>,
+    },
     /// Replicas of a new release did not start; those of the old one serve on.
     #[error("backend {backend} stays as it was, its new release{} did not start: {why}", of_version(version.as_deref()))]
     RolloutFailed {
@@ -375,6 +385,7 @@ impl ServeError {
             Self::ReconfigureFailed { .. } => "reconfigure_failed",
             Self::DeployInProgress => "deploy_in_progress",
             Self::DeployFailed { .. } => "deploy_failed",
+            Self::Gpu { failure, .. } => failure.code(),
             Self::RolloutFailed { .. } => "rollout_failed",
             Self::TimedOut { .. } => "timed_out",
             Self::State(error) => error.code(),
@@ -388,6 +399,7 @@ impl ServeError {
         match self {
             Self::Backend { status, .. } if *status < 500 => Fault::Caller,
             Self::DeployFailed { cause, .. } => cause.fault(),
+            Self::Gpu { failure, .. } => failure.fault(),
             Self::Backend { .. }
             | Self::Panicked { .. }
             | Self::BatchPanicked { .. }
@@ -413,10 +425,14 @@ impl ServeError {
 
     /// Whether the same request may be sent again: it never began, or nothing came of it.
     pub fn retryable(&self) -> bool {
-        matches!(
-            self,
-            Self::Overloaded { .. } | Self::NoReplica { .. } | Self::ShuttingDown | Self::BeingReplaced
-        )
+        match self {
+            Self::Overloaded { .. } | Self::NoReplica { .. } | Self::ShuttingDown | Self::BeingReplaced => {
+                true
+            }
+            // What was half done on a lost device is gone with it.
+            Self::Gpu { failure, .. } => failure.fault() == Fault::Service,
+            _ => false,
+        }
     }
 }
 

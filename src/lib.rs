@@ -126,11 +126,11 @@ pub use blocking::BlockingHandle;
 pub use call::{Answer, Call, Gate, Permit, Refusal, Reply, Request, Waiting};
 pub use comparison::{ComparisonReport, DifferingPair, SideOfPair};
 pub use config::{
-    AdminConfig, BackendConfig, BackendDecl, BackendUpdate, EndpointDecl, HttpConfig, Location, Placement,
-    ResourcesUpdate, RestartPolicy, RestartUpdate, ServeConfig, Source, UserConfig, limits,
+    AdminConfig, BackendConfig, BackendDecl, BackendUpdate, EndpointDecl, GpuShare, HttpConfig, Location,
+    Placement, ResourcesUpdate, RestartPolicy, RestartUpdate, ServeConfig, Source, UserConfig, limits,
 };
 pub use endpoint::Endpoint;
-pub use error::{BoxError, Fault, Problem, ServeError, StateError};
+pub use error::{BoxError, Fault, GpuFailure, Problem, ServeError, StateError};
 pub use handle::{Calling, Handle};
 pub use http::{CALL_METHOD_HEADER, EXPLAIN_HEADER, Ingress, Listen, REQUEST_ID_HEADER};
 pub use http_call::{ENDPOINT_METHODS, HttpAnswer, HttpCall, SHARD_KEY_HEADER, ShardKeys};
@@ -150,6 +150,8 @@ pub use serve::{
     BackendStatus, CapacityStatus, DeployOptions, DeployState, Deployed, EndSignals, EndpointStatus,
     Progress, ReplicaStatus, SeenShare, Serve, ServeOptions, ShadowStatus, Status,
 };
+#[cfg(feature = "gpu")]
+pub use serve::{GpuStatus, ReplicaGpuStatus};
 pub use store::{Applied, HISTORY_MAX};
 pub use tensor::{Datatype, TENSOR_ELEMENTS_MAX, TENSOR_RANK_MAX, Tensor, TensorData};
 pub use traffic::{Affinity, COMPARE_SAMPLE_MAX, Compare, ShadowRule, TrafficPolicy, WEIGHT_SUM_TOLERANCE};

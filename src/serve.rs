@@ -2,10 +2,13 @@
 
 mod deploy;
 mod end;
+#[cfg(feature = "gpu")]
+mod gpu_options;
+#[cfg(feature = "gpu")]
+mod gpu_status;
 mod options;
 mod restore;
 mod signals;
-#[allow(dead_code, reason = "code is registered by the deploying of configurations")]
 mod sources;
 mod status;
 mod system;
@@ -28,6 +31,7 @@ use crate::{
             DeployBackend, Office, SetShadow, SetTraffic, UpdateBackend,
         },
         fleet::Fleet,
+        gpus::Gpus,
         lane::Stop,
         router::Router,
         threads::Threads,
@@ -52,6 +56,8 @@ use crate::{
 
 pub(crate) use deploy::steps;
 pub use deploy::{DeployOptions, DeployState, Deployed, Progress};
+#[cfg(feature = "gpu")]
+pub use gpu_status::{GpuStatus, ReplicaGpuStatus};
 pub use options::ServeOptions;
 pub use signals::EndSignals;
 pub(crate) use status::ready;
@@ -99,13 +105,14 @@ impl Serve {
     /// # Errors
     /// [`ServeError::Internal`] when a thread cannot be started or the running process cannot be taken over from,
     /// [`ServeError::InvalidConfig`] for a capacity that cannot be, [`ServeError::State`] for a state directory that
-    /// cannot be used.
+    /// cannot be used, [`ServeError::Gpu`] for a capacity that counts more GPUs than the options give.
     ///
     /// # Panics
     /// With [`ServeOptions::current_thread`], outside of a runtime that runs local tasks.
     pub async fn start(options: ServeOptions) -> Result<Self, ServeError> {
         let capacity = options.all();
         capacity.check()?;
+        let gpus = Arc::new(Gpus::new(options.gpus.clone(), &capacity));
         let handover = match &options.takeover {
             Some(path) => Some(Arc::new(Handover::begin(path.clone()).await?)),
             None => None,
@@ -124,9 +131,14 @@ impl Serve {
             metrics: Arc::new(Metrics::new()),
             comparer: Arc::default(),
             exchanges: Arc::default(),
+            gpus,
             timer: options.timer,
             one_thread: options.seats == Seats::Current,
         });
+        #[cfg(feature = "gpu")]
+        if options.has_gpus() {
+            office.open_gpus().await?;
+        }
         office.directory.set_preparing(options.readiness == Readiness::Announced);
         let sources = Sources::default();
         if restored {
@@ -408,7 +420,8 @@ impl Serve {
 
     /// All metrics of this Serve as Prometheus text.
     pub fn metrics(&self) -> String {
-        self.0.office.metrics.render(&self.0.office.directory.own_restarts())
+        let office = &self.0.office;
+        office.gpus.render(&office.metrics, &office.directory.own_restarts())
     }
 
     /// Makes the Controller panic, to see that nothing acknowledged is lost.

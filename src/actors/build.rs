@@ -16,6 +16,7 @@ use crate::{
         context::{Desk, ReplicaContext},
         control::{Beside, Control},
         execute::Whole,
+        gpus::Leases,
         health::Checked,
         identity::Identity,
         lane::{Lane, Patience, ReplicaControl},
@@ -41,6 +42,7 @@ use crate::{
 pub(crate) struct Order {
     pub(crate) identity: Arc<Identity>,
     pub(crate) config: BackendConfig,
+    pub(crate) leases: Leases,
     /// Calls let in: those it runs at once and its share of the backend's queue.
     pub(crate) admitted: usize,
     pub(crate) home: Arc<BackendRoutes>,
@@ -92,8 +94,8 @@ pub(crate) trait Code: Send + Sync {
     fn fingerprint(&self) -> Option<Fingerprint>;
     /// Set for inference models: what is known of the model once it is loaded.
     fn model(&self) -> Option<Arc<OnceLock<ModelMetadata>>>;
-    /// Where its replicas run unless the options say otherwise.
-    fn placement(&self) -> Placement;
+    /// Where replicas with these options run.
+    fn placement(&self, config: &BackendConfig) -> Placement;
     /// Builds one replica.
     fn build(&self, order: Order) -> Built;
 }
@@ -113,6 +115,7 @@ impl<A: Actor<Context = ReplicaContext<A>>> Code for Backend<A> {
 
     fn check(&self, config: &BackendConfig) -> Result<(), ServeError> {
         config.check()?;
+        self.check_gpus(config)?;
         if config.max_batch_size.is_some() && self.batchers.is_empty() {
             return Err(ServeError::invalid(
                 "max_batch_size",
@@ -154,8 +157,10 @@ impl<A: Actor<Context = ReplicaContext<A>>> Code for Backend<A> {
         self.model.clone()
     }
 
-    fn placement(&self) -> Placement {
-        self.placement
+    fn placement(&self, config: &BackendConfig) -> Placement {
+        // Weights are read and kernels compiled before the first call, which takes its time.
+        let own = if config.resources.num_gpus.is_some() { Placement::Dedicated } else { self.placement };
+        config.placement.unwrap_or(own)
     }
 
     fn build(&self, order: Order) -> Built {
@@ -199,6 +204,7 @@ impl<A: Actor<Context = ReplicaContext<A>>> Code for Backend<A> {
                     identity: order.identity,
                     desk: Rc::new(Desk::new(order.cells, order.recorder)),
                     user,
+                    leases: order.leases,
                     health,
                     patience: Patience {
                         failures_max: restart.max_restarts,
@@ -304,6 +310,7 @@ impl<A: Actor<Context = ReplicaContext<A>>> Build<'_, A> {
                 identity,
                 desk: Rc::new(Desk::new(cells, None)),
                 user: Configured::default(),
+                leases: Leases::default(),
                 health: Checked::default(),
                 patience: Patience::ENDLESS,
                 on_event: Box::new(drop),

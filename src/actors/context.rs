@@ -17,7 +17,7 @@ use actix::{
 use futures_util::future::LocalBoxFuture;
 
 use crate::{
-    actors::identity::Identity,
+    actors::{gpus::Leases, identity::Identity},
     error::ServeError,
     guard::guarded,
     handle::Handle,
@@ -42,6 +42,7 @@ pub struct ReplicaContext<A: Actor> {
     addr: Addr<A>,
     pub(crate) desk: Rc<Desk>,
     pub(crate) identity: Arc<Identity>,
+    pub(crate) leases: Leases,
     pub(crate) items: Vec<Item<A>>,
     pub(crate) waits: Vec<Item<A>>,
     pub(crate) cancelled: Vec<SpawnHandle>,
@@ -54,11 +55,12 @@ pub struct ReplicaContext<A: Actor> {
 }
 
 impl<A: Actor> ReplicaContext<A> {
-    pub(crate) fn new(addr: Addr<A>, desk: Rc<Desk>, identity: Arc<Identity>) -> Self {
+    pub(crate) fn new(addr: Addr<A>, desk: Rc<Desk>, identity: Arc<Identity>, leases: Leases) -> Self {
         Self {
             addr,
             desk,
             identity,
+            leases,
             items: Vec::new(),
             waits: Vec::new(),
             cancelled: Vec::new(),

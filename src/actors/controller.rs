@@ -11,8 +11,10 @@ mod health;
 mod holding;
 mod memory;
 mod office;
+mod opening;
 mod reading;
 mod resolved;
+mod resuming;
 mod whole;
 
 use std::{
@@ -20,7 +22,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use actix::{Actor, Arbiter, AsyncContext, Handler, Message, ResponseFuture};
+use actix::{Arbiter, AsyncContext, Handler, Message, ResponseFuture};
 use tokio::sync::oneshot;
 
 use crate::{
@@ -36,16 +38,14 @@ use crate::{
     guard::drop_guarded,
     health::{Recent, Record},
     ids::{BackendName, ReplicaId},
-    traffic::window::SAMPLE_PERIOD,
 };
 
 pub(crate) use awaiting::{CodeGiven, restore};
 pub(crate) use backends::{CreateBackend, DeleteBackend, DeployBackend, UpdateBackend};
-use changes::ChangeTimedOut;
 use draining::drain;
 pub(crate) use ending::{Crash, DrainAll};
 pub(crate) use endpoints::{CreateEndpoint, DeleteEndpoint, SetShadow, SetTraffic};
-use events::{DrainTimedOut, Happened, StartTimedOut};
+use events::{Happened, StartTimedOut};
 pub(crate) use memory::Memory;
 pub(crate) use office::Office;
 pub(crate) use resolved::Resolved;
@@ -130,7 +130,7 @@ impl Controller {
         slot: u32,
         ctx: &mut ReplicaContext<Self>,
     ) -> bool {
-        let placement = entry.config.placement.unwrap_or_else(|| entry.code.placement());
+        let placement = entry.code.placement(&entry.config);
         let own = placement == Placement::Dedicated && !self.office.one_thread;
         let thread = if own { None } else { self.office.threads.emptiest() };
         if !own && thread.is_none() {
@@ -146,6 +146,8 @@ impl Controller {
         let generation = entry.generation;
         let id = ReplicaId { backend: name.clone(), slot, generation };
         let cells = entry.metrics.enter(slot, generation);
+        let gpus = entry.next_gpus();
+        let leases = self.office.gpus.leases(&entry.config, &gpus, slot, &entry.metrics);
         let controller = ctx.address();
         let backend = name.clone();
         let Built { control, ports, start } = entry.code.build(Order {
@@ -156,6 +158,7 @@ impl Controller {
                 directory: Arc::clone(&self.office.directory),
             }),
             config: entry.config.clone(),
+            leases,
             admitted: admitted(&entry.config, 1, 0),
             home: Arc::clone(&entry.routes),
             cells: Arc::clone(&cells),
@@ -192,6 +195,7 @@ impl Controller {
             ports,
             config: entry.config.user_config.clone(),
             changing: None,
+            gpus,
             record: Record::default(),
             recent: Recent::default(),
             cells,
@@ -256,48 +260,6 @@ impl Controller {
             ctx.address().do_send(Reconcile(name.clone()));
         } else {
             ctx.notify_later(Reconcile(name.clone()), after);
-        }
-    }
-}
-
-impl Actor for Controller {
-    type Context = ReplicaContext<Self>;
-
-    /// Also after a restart: takes up what was under way.
-    fn started(&mut self, ctx: &mut Self::Context) {
-        self.open_own(ctx);
-        ctx.run_interval(SAMPLE_PERIOD, |controller, _| {
-            let now = tokio::time::Instant::now();
-            controller.office.fleet().endpoints.values_mut().for_each(|endpoint| endpoint.sample(now));
-        });
-        for (name, entry) in &mut self.office.fleet().backends {
-            // Timers end with a state; these must not.
-            entry.look_again = None;
-            if entry.holding {
-                holding::watch(name, ctx);
-            }
-            for replica in &entry.replicas {
-                let (backend, generation) = (name.clone(), replica.id.generation);
-                let left = |timeout: Duration| timeout.saturating_sub(replica.since.elapsed());
-                if let Some(changing) = &replica.changing {
-                    let left =
-                        entry.config.graceful_shutdown_timeout.saturating_sub(changing.since.elapsed());
-                    let (backend, attempt) = (name.clone(), changing.attempt);
-                    ctx.notify_later(ChangeTimedOut { backend, generation, attempt }, left);
-                }
-                match replica.state {
-                    ReplicaState::Running => {}
-                    ReplicaState::Starting => {
-                        let left = left(entry.config.startup_timeout);
-                        ctx.notify_later(StartTimedOut { backend, generation }, left);
-                    }
-                    ReplicaState::Draining => {
-                        let left = left(entry.config.graceful_shutdown_timeout);
-                        ctx.notify_later(DrainTimedOut { backend, generation }, left);
-                    }
-                }
-            }
-            ctx.notify(Reconcile(name.clone()));
         }
     }
 }

@@ -169,6 +169,8 @@ pub(crate) struct ReplicaEntry {
     pub(crate) config: Option<UserConfig>,
     /// The one that it is being given.
     pub(crate) changing: Option<Changing>,
+    /// Places of the GPUs that it has shares of: those of one of the backend's claims.
+    pub(crate) gpus: Vec<usize>,
     /// Its health checks.
     pub(crate) record: Record,
     /// Its answers of late.

@@ -5,11 +5,15 @@ pub(crate) mod batcher;
 pub(crate) mod build;
 pub(crate) mod configure;
 pub(crate) mod context;
+#[cfg(feature = "gpu")]
+mod context_gpu;
 mod control;
 pub(crate) mod controller;
 pub(crate) mod execute;
 pub(crate) mod fit;
 pub(crate) mod fleet;
+#[cfg_attr(not(feature = "gpu"), path = "no_gpus.rs")]
+pub(crate) mod gpus;
 pub(crate) mod health;
 pub(crate) mod identity;
 mod items;

@@ -71,6 +71,7 @@ pub(crate) fn only_new_ones_follow(
         ("max_batch_size", old.max_batch_size.is_some() != new.max_batch_size.is_some()),
         ("idempotent", old.idempotent != new.idempotent),
         ("resources", old.resources != new.resources),
+        ("gpu_share", old.gpu_share != new.gpu_share),
         ("restart", old.restart != new.restart),
     ];
     differ.into_iter().filter_map(|(key, differs)| differs.then_some(key))

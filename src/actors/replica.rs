@@ -2,25 +2,32 @@
 
 mod configure;
 mod health;
+mod start;
 mod task;
 
 use std::{
-    cell::RefCell, collections::VecDeque, future::Future, pin::Pin, rc::Rc, sync::Arc, task::Context,
-    time::Duration,
+    cell::RefCell,
+    collections::VecDeque,
+    future::Future,
+    pin::Pin,
+    rc::Rc,
+    sync::Arc,
+    task::{Context, Poll},
 };
 
 use actix::{Actor, ActorState, Running, dev::Mailbox};
-use tokio::time::{Instant, Sleep, sleep, sleep_until};
+use tokio::time::{Instant, Sleep, sleep_until};
 
 use crate::{
     actors::{
         configure::Configured,
         context::{Desk, ReplicaContext},
+        gpus::Leases,
         health::Checked,
         identity::Identity,
         lane::{Command, Lane, Patience},
     },
-    error::{BoxError, ServeError},
+    error::BoxError,
     guard::{drop_guarded, guarded},
 };
 
@@ -30,9 +37,6 @@ pub(crate) use task::ReplicaTask;
 
 /// Calls begun in one turn before futures, timers and other actors get theirs.
 const LANE_BUDGET: usize = 64;
-
-/// Longest pause between two attempts to start.
-const BACKOFF_MAX: Duration = Duration::from_secs(10);
 
 /// Makes a state, at first and after each failure.
 pub(crate) type Factory<A> = dyn Fn(&mut ReplicaContext<A>) -> Result<A, BoxError> + Send + Sync;
@@ -65,6 +69,7 @@ pub(crate) struct Parts<A: Actor> {
     pub(crate) identity: Arc<Identity>,
     pub(crate) desk: Rc<Desk>,
     pub(crate) user: Configured<A>,
+    pub(crate) leases: Leases,
     pub(crate) health: Checked<A>,
     pub(crate) patience: Patience,
     pub(crate) on_event: Box<dyn Fn(Event)>,
@@ -74,6 +79,8 @@ pub(crate) struct Parts<A: Actor> {
 enum Phase {
     /// Its state has to be made.
     Starting,
+    /// Its shares of GPUs are on their way; its state is made with them.
+    Leasing,
     /// A start failed; the next attempt comes after this pause.
     BackingOff(Pin<Box<Sleep>>),
     /// Its state takes a `user_config`; calls wait.
@@ -135,34 +142,6 @@ impl<A: Actor<Context = ReplicaContext<A>>> Core<A> {
 }
 
 impl<A: Actor<Context = ReplicaContext<A>>> Cell<A> {
-    /// Makes the state and starts it; a failure is retried after a pause, too many end the replica.
-    fn start(&mut self) {
-        let ctx = &mut self.ctx;
-        ctx.state = ActorState::Started;
-        ctx.stop_asked = false;
-        let desk = Rc::clone(&ctx.desk);
-        let factory = Arc::clone(&self.parts.factory);
-        let made = desk.guard(|| -> Result<A, BoxError> {
-            let mut actor = factory(ctx)?;
-            actor.started(ctx);
-            Ok(actor)
-        });
-        let (why, permanent): (Box<str>, bool) = match made {
-            Ok(Ok(actor)) => {
-                self.actor = Some(actor);
-                self.ctx.state = ActorState::Running;
-                return self.introduce();
-            }
-            Ok(Err(error)) => {
-                let own = error.downcast_ref::<ServeError>();
-                (error.to_string().into(), matches!(own, Some(ServeError::Invalid { .. })))
-            }
-            Err(panic) => (format!("panicked: {panic}").into(), false),
-        };
-        self.drop_state();
-        self.stumbled(why, permanent);
-    }
-
     /// From now on it takes calls.
     fn up(&mut self) {
         self.phase = Phase::Running;
@@ -174,25 +153,6 @@ impl<A: Actor<Context = ReplicaContext<A>>> Cell<A> {
             (self.parts.on_event)(Event::Ready);
         } else if !on_purpose {
             cells.restarts.bump();
-        }
-    }
-
-    /// Tries again after a pause, unless that is useless or has been done often enough.
-    fn stumbled(&mut self, why: Box<str>, permanent: bool) {
-        self.parts.lane.gate.set_idle(true);
-        let (now, patience) = (Instant::now(), self.parts.patience);
-        self.failures.push_back(now);
-        while self.failures.front().is_some_and(|at| now.duration_since(*at) > patience.window) {
-            self.failures.pop_front();
-        }
-        let failed = u32::try_from(self.failures.len()).unwrap_or(u32::MAX);
-        if permanent || failed > patience.failures_max {
-            (self.parts.on_event)(Event::GaveUp(why));
-            self.phase = Phase::Ended;
-        } else {
-            (self.parts.on_event)(Event::Stumbled(why));
-            let pause = patience.backoff.saturating_mul(1 << (failed - 1).min(16)).min(BACKOFF_MAX);
-            self.phase = Phase::BackingOff(Box::pin(sleep(pause)));
         }
     }
 
@@ -268,13 +228,20 @@ impl<A: Actor<Context = ReplicaContext<A>>> Cell<A> {
 
     /// One turn; true when there is more to do at once.
     fn turn(&mut self, cx: &mut Context<'_>, lane: &Lane<A>) -> bool {
-        if matches!(self.phase, Phase::Starting | Phase::BackingOff(_)) {
+        if matches!(self.phase, Phase::Starting | Phase::Leasing | Phase::BackingOff(_)) {
             // What panics while there is no state puts none in doubt.
             self.ctx.desk.take_panic();
         }
         match &mut self.phase {
             Phase::Ended => return false,
             Phase::Starting => self.start(),
+            Phase::Leasing => match self.ctx.leases.poll_get(cx) {
+                Poll::Pending => return self.obey(cx, lane),
+                Poll::Ready(Ok(())) => self.start(),
+                Poll::Ready(Err(why)) => {
+                    self.stumbled(format!("it got no share of a GPU: {why}").into(), false);
+                }
+            },
             Phase::BackingOff(pause) => {
                 if pause.as_mut().poll(cx).is_pending() {
                     return self.obey(cx, lane);
@@ -286,6 +253,10 @@ impl<A: Actor<Context = ReplicaContext<A>>> Cell<A> {
         }
         if !self.has_state() {
             return true;
+        }
+        if self.ctx.leases.poll_lost(cx) {
+            // Everything that the state has made on the device is void.
+            self.ctx.desk.note_panic();
         }
         let more = self.work(cx, lane) | self.configure(cx, lane) | self.go_on_proving(cx);
         self.rebuild_if_needed();
@@ -349,6 +320,7 @@ impl<A: Actor<Context = ReplicaContext<A>>> Cell<A> {
         if ends && !matches!(self.phase, Phase::Ended) {
             self.user_end();
             self.drop_state();
+            self.ctx.leases.give_back();
             // A check or a change may be under way.
             drop_guarded(std::mem::replace(&mut self.phase, Phase::Ended));
             (self.parts.on_event)(Event::Stopped);

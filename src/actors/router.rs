@@ -11,6 +11,7 @@ use crate::{
     actors::{
         configure::Configured,
         context::{Desk, ReplicaContext},
+        gpus::Leases,
         health::Checked,
         identity::Identity,
         lane::{Lane, Patience, Stop},
@@ -106,6 +107,7 @@ pub(crate) fn supervise<A: Actor<Context = ReplicaContext<A>>>(
         identity: Arc::new(Identity::own(name, directory)),
         desk: Rc::new(Desk::new(cells, None)),
         user: Configured::default(),
+        leases: Leases::default(),
         health: Checked::default(),
         patience: Patience::ENDLESS,
         on_event: Box::new(drop),

@@ -6,6 +6,7 @@ use serde::Serialize;
 
 use super::{
     check::{Check, seconds, seconds_or_null, unless},
+    gpu_share::GpuShare,
     limits::*,
     placement::Placement,
     restart::RestartPolicy,
@@ -83,6 +84,9 @@ pub struct BackendConfig {
     /// What each replica asks for; 1 CPU. Replicas that do not fit into the [`Capacity`](crate::Capacity) are
     /// refused.
     pub resources: Resources,
+    /// What each replica gets of a GPU that nobody else wants; what others leave. Needs a part of a GPU, or a whole
+    /// one, in [`resources`](field@Self::resources).
+    pub gpu_share: GpuShare,
     /// What happens when replicas do not start.
     pub restart: RestartPolicy,
     /// What the backend's own code is told, which takes it by [`Backend::reconfigure`](crate::Backend::reconfigure)
@@ -112,6 +116,7 @@ impl Default for BackendConfig {
             placement: None,
             num_threads: None,
             resources: Resources::default(),
+            gpu_share: GpuShare::default(),
             restart: RestartPolicy::default(),
             user_config: None,
             refused: Vec::new(),
@@ -221,6 +226,12 @@ impl BackendConfig {
         self
     }
 
+    /// Sets [`gpu_share`](field@Self::gpu_share).
+    pub fn gpu_share(mut self, share: GpuShare) -> Self {
+        self.gpu_share = share;
+        self
+    }
+
     /// Sets [`restart`](field@Self::restart).
     pub fn restart(mut self, policy: RestartPolicy) -> Self {
         self.restart = policy;
@@ -268,6 +279,12 @@ impl BackendConfig {
         check.timeout("health_check_timeout_s", self.health_check_timeout, TIMEOUT_MAX);
         check.at_most("num_threads", self.num_threads.map_or(0, NonZeroUsize::get), NUM_THREADS_MAX);
         self.restart.check(&mut check);
+        if self.gpu_share == GpuShare::HardCap && self.resources.num_gpus.is_none() {
+            check.problem(
+                "gpu_share",
+                "hard_cap was given and resources.num_gpus is 0: there is nothing to cap",
+            );
+        }
         if let Some(what) = self.user_config.as_ref().and_then(UserConfig::too_large) {
             check.problem("user_config", what);
         }

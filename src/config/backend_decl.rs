@@ -49,6 +49,10 @@ impl BackendDecl {
             let what = "a model of an ONNX file takes no user_config".into();
             fields.problems().push(Problem { place: fields.place_of("user_config"), what });
         }
+        if matches!(source, Some(Source::Onnx { .. })) && config.resources.num_gpus.is_some() {
+            let what = "an ONNX model is run on CPUs here and can use no GPU; ask for num_cpus".into();
+            fields.problems().push(Problem { place: fields.place_of("resources.num_gpus"), what });
+        }
         fields.finish();
         let (name, item) = name.or_else(|| known.incomplete())?;
         known.backend(&name, matches!(source, Some(Source::Onnx { .. })), &item);

@@ -38,6 +38,7 @@ fn the_defaults_are_the_documented_ones() {
         "resources": {
             "num_cpus": 1.0, "num_gpus": 0.0, "gpu_memory_bytes": 0, "memory_bytes": 0, "custom": {},
         },
+        "gpu_share": "work_conserving",
         "restart": { "max_restarts": 5, "window_s": 10.0, "backoff_s": 0.1 },
         "user_config": null,
     });

@@ -12,6 +12,7 @@ mod fields;
 mod file;
 #[cfg(test)]
 mod file_tests;
+mod gpu_share;
 mod http;
 mod item;
 mod known;
@@ -35,6 +36,7 @@ pub use backend_decl::{BackendDecl, Source};
 pub use check::limits;
 pub use endpoint_decl::EndpointDecl;
 pub use file::ServeConfig;
+pub use gpu_share::GpuShare;
 pub use http::{HttpConfig, Location};
 pub use placement::Placement;
 pub use resources::ResourcesUpdate;

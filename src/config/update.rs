@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use super::{
-    backend::BackendConfig, check::unless, fields::Fields, item::Item, limits::*, node::Node,
-    placement::Placement, problems::Problems, resources::ResourcesUpdate, restart::RestartUpdate,
+    backend::BackendConfig, check::unless, fields::Fields, gpu_share::GpuShare, item::Item, limits::*,
+    node::Node, placement::Placement, problems::Problems, resources::ResourcesUpdate, restart::RestartUpdate,
     user::UserConfig, version,
 };
 use crate::error::ServeError;
@@ -52,6 +52,8 @@ pub struct BackendUpdate {
     pub num_threads: Option<Option<usize>>,
     /// New values within [`BackendConfig::resources`].
     pub resources: ResourcesUpdate,
+    /// New [`BackendConfig::gpu_share`].
+    pub gpu_share: Option<GpuShare>,
     /// New values within [`BackendConfig::restart`].
     pub restart: RestartUpdate,
     /// New [`BackendConfig::user_config`]; `Some(None)` takes it away.
@@ -149,6 +151,12 @@ impl BackendUpdate {
         self
     }
 
+    /// Changes [`BackendConfig::gpu_share`].
+    pub fn gpu_share(mut self, share: GpuShare) -> Self {
+        self.gpu_share = Some(share);
+        self
+    }
+
     /// Changes values within [`BackendConfig::restart`].
     pub fn restart(mut self, update: impl Into<RestartUpdate>) -> Self {
         self.restart = update.into();
@@ -210,6 +218,7 @@ impl BackendUpdate {
             placement: fields.nullable("placement", |item| item.word(&Placement::WORDS)),
             num_threads: fields.nullable("num_threads", count(NUM_THREADS_MAX)),
             resources: fields.read("resources", ResourcesUpdate::read).unwrap_or_default(),
+            gpu_share: fields.read("gpu_share", |item| item.word(&GpuShare::WORDS)),
             restart: fields.read("restart", RestartUpdate::read).unwrap_or_default(),
             user_config: fields.nullable("user_config", UserConfig::read),
         }
@@ -246,6 +255,7 @@ impl BackendConfig {
         set!(num_replicas, max_batch_size, batch_wait_timeout, max_concurrent_queries, max_queued_queries);
         set!(health_check_period, health_check_timeout);
         set!(request_timeout, startup_timeout, graceful_shutdown_timeout, idempotent, placement, num_threads);
+        set!(gpu_share);
         config
     }
 }

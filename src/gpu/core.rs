@@ -17,6 +17,7 @@ use smallvec::SmallVec;
 use super::{
     buffer::{BufferHandle, GpuBuffer},
     capacity::{Capacity, CapacityTicket},
+    counts::LeaseCounts,
     device::{DeviceOps, Done},
     error::GpuError,
     gpu_device::{DeviceOptions, GpuDevice},
@@ -29,6 +30,7 @@ use super::{
 };
 use compiling::Compiling;
 use loss::Losses;
+pub(crate) use tenant::Used;
 use tenant::{Running, Tenant};
 
 /// A buffer on the device with the memory it is charged.
@@ -178,6 +180,7 @@ impl<D: DeviceOps> Core<D> {
     pub(crate) fn advance(&mut self, now: Duration) -> Option<Duration> {
         self.free_dropped();
         self.take_compiled();
+        self.roll(now);
         self.watch(now);
         let due = loop {
             match self.shares.next(now) {
@@ -214,6 +217,7 @@ impl<D: DeviceOps> Core<D> {
             self.progress_at = now;
             self.learn(&flight, ended.device_time);
             self.busy += ended.device_time;
+            self.link.seen.set_busy(self.busy);
             self.shares.settled(flight.lease, flight.estimate, ended.device_time);
             self.roll(now);
             if let Some(tenant) = self.tenants.get_mut(&flight.lease) {
@@ -243,9 +247,10 @@ impl<D: DeviceOps> Core<D> {
     ) -> Result<GpuLease, GpuError> {
         self.ensure_open(now)?;
         let (id, account) = (self.id(), MemoryAccount::new(ticket.memory_bytes));
+        let counts = Arc::<LeaseCounts>::default();
         self.shares.join(id, ticket.share, policy, now);
-        self.tenants.insert(id, Tenant::new(Arc::clone(&account), Arc::clone(&ticket)));
-        Ok(GpuLease::new(id, account, policy, ticket, device))
+        self.tenants.insert(id, Tenant::new(Arc::clone(&account), Arc::clone(&counts), Arc::clone(&ticket)));
+        Ok(GpuLease::new(id, account, counts, policy, ticket, device))
     }
 
     /// The lease that a request is of, if it is good.
@@ -322,6 +327,7 @@ impl<D: DeviceOps> Core<D> {
             self.shares.answered(lease, now);
             self.ended.push(job);
         }
+        tenant.counts.write(&tenant.used);
         self.forget_if_ended(lease);
     }
 

@@ -2,7 +2,10 @@
 
 use std::time::Duration;
 
-use crate::resources::{Fraction, FractionError};
+use crate::{
+    error::{GpuFailure, ServeError},
+    resources::{Fraction, FractionError},
+};
 
 /// Why a lease, a buffer, a kernel or a job was refused or failed.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
@@ -102,12 +105,30 @@ pub enum GpuError {
     /// The device's thread has ended.
     #[error("the device was closed")]
     Closed,
+    /// This replica has no share of a GPU.
+    #[error("no share of a GPU: {why}")]
+    NoLease {
+        /// What to change.
+        why: Box<str>,
+    },
 }
 
 impl GpuError {
     /// Wrong in itself.
     pub(crate) fn invalid(what: impl Into<Box<str>>) -> Self {
         Self::Invalid { what: what.into() }
+    }
+
+    /// Whether it will be so again whenever the same is tried.
+    pub(crate) fn permanent(&self) -> bool {
+        matches!(
+            self,
+            Self::Fraction(_)
+                | Self::BufferTooLarge { .. }
+                | Self::Wgsl { .. }
+                | Self::Invalid { .. }
+                | Self::NoLease { .. }
+        )
     }
 
     /// Whether the same request can succeed on a renewed lease or a little later.
@@ -120,5 +141,26 @@ impl GpuError {
                 | Self::Unplaceable { .. }
                 | Self::DeviceOutOfMemory
         )
+    }
+}
+
+impl From<GpuError> for ServeError {
+    fn from(error: GpuError) -> Self {
+        let failure = match &error {
+            GpuError::NoDevice { .. } | GpuError::Unplaceable { .. } | GpuError::Closed => {
+                GpuFailure::Unavailable
+            }
+            GpuError::DeviceLost { .. } | GpuError::OtherEpoch { .. } => GpuFailure::Lost,
+            GpuError::QuotaExceeded { .. } | GpuError::DeviceOutOfMemory => GpuFailure::OutOfMemory,
+            GpuError::QueueFull { .. } => GpuFailure::Overloaded,
+            GpuError::Watchdog { .. } => GpuFailure::TooLong,
+            GpuError::Fraction(_)
+            | GpuError::BufferTooLarge { .. }
+            | GpuError::Wgsl { .. }
+            | GpuError::Invalid { .. }
+            | GpuError::Released
+            | GpuError::NoLease { .. } => GpuFailure::Refused,
+        };
+        Self::Gpu { failure, why: error.to_string().into() }
     }
 }

@@ -120,6 +120,16 @@ impl GpuDevice {
         self.0.link.epoch()
     }
 
+    /// How often it was lost.
+    pub fn losses(&self) -> u64 {
+        self.0.link.seen.lost()
+    }
+
+    /// Device time of all slices that have ended.
+    pub fn busy(&self) -> Duration {
+        self.0.link.seen.busy()
+    }
+
     /// Takes a share of it.
     ///
     /// # Errors

@@ -1,7 +1,7 @@
 //! A lease: a share of one device and a quota of its memory, with which buffers, kernels and jobs are made.
 
 use std::sync::{
-    Arc,
+    Arc, Weak,
     atomic::{AtomicBool, AtomicUsize, Ordering},
 };
 
@@ -10,6 +10,7 @@ use bytes::Bytes;
 use super::{
     buffer::GpuBuffer,
     capacity::CapacityTicket,
+    counts::LeaseCounts,
     device::DeviceFacts,
     error::GpuError,
     gpu_device::GpuDevice,
@@ -19,6 +20,7 @@ use super::{
     memory::MemoryAccount,
     pending::Pending,
     shares::SharePolicy,
+    status::LeaseStatus,
 };
 use crate::resources::Fraction;
 
@@ -62,21 +64,46 @@ struct LeaseHandle {
     released: AtomicBool,
     places: Arc<AtomicUsize>,
     account: Arc<MemoryAccount>,
+    counts: Arc<LeaseCounts>,
     policy: SharePolicy,
     ticket: Arc<CapacityTicket>,
     device: GpuDevice,
+}
+
+/// Looks at a lease without holding it.
+#[derive(Clone, Debug)]
+pub(crate) struct LeaseGauge {
+    id: u64,
+    share: Fraction,
+    account: Arc<MemoryAccount>,
+    counts: Arc<LeaseCounts>,
+    lease: Weak<LeaseHandle>,
+}
+
+impl LeaseGauge {
+    /// Whether anybody holds the lease.
+    pub(crate) fn is_live(&self) -> bool {
+        self.lease.strong_count() > 0
+    }
+
+    /// What the lease has and did.
+    pub(crate) fn read(&self) -> LeaseStatus {
+        let outstanding = self.lease.upgrade().map_or(0, |lease| lease.places.load(Ordering::Relaxed));
+        LeaseStatus { outstanding, ..self.counts.read(self.id, self.share, &self.account) }
+    }
 }
 
 impl GpuLease {
     pub(crate) fn new(
         id: u64,
         account: Arc<MemoryAccount>,
+        counts: Arc<LeaseCounts>,
         policy: SharePolicy,
         ticket: Arc<CapacityTicket>,
         device: GpuDevice,
     ) -> Self {
         let (epoch, released, places) = (device.epoch(), AtomicBool::new(false), Arc::default());
-        Self(Arc::new(LeaseHandle { id, epoch, released, places, account, policy, ticket, device }))
+        Self(Arc::new(LeaseHandle { id, epoch, released, places, account, counts, policy, ticket, device }))
     }
 
     /// The share of the device's time.
@@ -112,6 +139,33 @@ impl GpuLease {
     /// Its number among the leases of the device, as in the status.
     pub fn id(&self) -> u64 {
         self.0.id
+    }
+
+    /// What it has and did, as of its last slice; nothing is waited for. Its requests that are on the way to the
+    /// device count as outstanding.
+    pub fn status(&self) -> LeaseStatus {
+        self.gauge().read()
+    }
+
+    pub(crate) fn gauge(&self) -> LeaseGauge {
+        LeaseGauge {
+            id: self.0.id,
+            share: self.share(),
+            account: Arc::clone(&self.0.account),
+            counts: Arc::clone(&self.0.counts),
+            lease: Arc::downgrade(&self.0),
+        }
+    }
+
+    /// Whether its device was lost since it was given: then it is of no use until it is renewed.
+    pub fn is_lost(&self) -> bool {
+        self.0.epoch != self.0.device.epoch()
+    }
+
+    /// Ends when its device is lost. Holds neither the lease nor the device.
+    pub fn lost(&self) -> impl Future<Output = ()> + Send + 'static + use<> {
+        let (link, epoch) = (Arc::clone(self.0.device.link()), self.0.epoch);
+        async move { link.passed(epoch).await }
     }
 
     /// Makes a buffer of zeros. Its size is rounded up to a multiple of 4.

@@ -9,11 +9,12 @@ use std::{
     time::Duration,
 };
 
-use tokio::sync::oneshot;
+use tokio::sync::{Notify, oneshot};
 
 use super::{
     buffer::GpuBuffer,
     capacity::CapacityTicket,
+    counts::DeviceCounts,
     error::GpuError,
     gpu_device::GpuDevice,
     job::{Job, JobDone},
@@ -61,6 +62,9 @@ pub(crate) enum Dropped {
 pub(crate) struct Link {
     commands: SyncSender<Command>,
     epoch: AtomicU64,
+    /// Told when the epoch has changed.
+    news: Notify,
+    pub(crate) seen: DeviceCounts,
     /// As long as there are things to drop, which quotas and leases bound.
     dropped: Mutex<Vec<Dropped>>,
     closing: AtomicBool,
@@ -73,6 +77,8 @@ impl Link {
         Self {
             commands,
             epoch: AtomicU64::new(1),
+            news: Notify::new(),
+            seen: DeviceCounts::default(),
             dropped: Mutex::default(),
             closing: AtomicBool::new(false),
             woken: AtomicBool::new(false),
@@ -93,6 +99,19 @@ impl Link {
 
     pub(crate) fn next_epoch(&self) {
         self.epoch.fetch_add(1, Ordering::AcqRel);
+        self.news.notify_waiters();
+    }
+
+    /// Ends when `epoch` is not the present one any more.
+    pub(crate) async fn passed(&self, epoch: u64) {
+        loop {
+            // Made before the look, so that no news between the two is missed.
+            let news = self.news.notified();
+            if self.epoch() != epoch {
+                return;
+            }
+            news.await;
+        }
     }
 
     /// Nobody is left who could ask for anything.

@@ -2,7 +2,9 @@
 
 use std::{
     pin::Pin,
-    task::{Context, Poll},
+    sync::Arc,
+    task::{Context, Poll, Wake},
+    thread::{self, Thread},
 };
 
 use tokio::sync::oneshot;
@@ -31,18 +33,30 @@ impl<T> Pending<T> {
         }
     }
 
-    /// Blocks this thread until the answer is there. Not for a thread that serves or runs tasks.
+    /// Blocks this thread until the answer is there: for plain threads, and for the factory of a replica that has a
+    /// thread of its own. Not for a handler, nor for a thread that serves others.
     ///
     /// # Errors
     /// As the future.
-    ///
-    /// # Panics
-    /// Within an asynchronous task.
     pub fn wait(self) -> Result<T, GpuError> {
-        match self.0 {
-            State::Waiting(receiver) => receiver.blocking_recv().unwrap_or(Err(GpuError::Closed)),
-            State::Refused(error) => Err(error.unwrap_or(GpuError::Closed)),
+        let mut pending = self;
+        let waker = Arc::new(Unpark(thread::current())).into();
+        let mut cx = Context::from_waker(&waker);
+        loop {
+            match Pin::new(&mut pending).poll(&mut cx) {
+                Poll::Ready(answer) => return answer,
+                Poll::Pending => thread::park(),
+            }
         }
+    }
+}
+
+/// Wakes a thread that waits.
+struct Unpark(Thread);
+
+impl Wake for Unpark {
+    fn wake(self: Arc<Self>) {
+        self.0.unpark();
     }
 }
 

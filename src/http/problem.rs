@@ -9,7 +9,10 @@ use actix_web::{
 };
 use serde::{Serialize, Serializer};
 
-use crate::{error::ServeError, http::exchange::Failure};
+use crate::{
+    error::{GpuFailure, ServeError},
+    http::exchange::Failure,
+};
 
 /// Media type of every error.
 pub(crate) const PROBLEM_JSON: &str = "application/problem+json";
@@ -73,6 +76,7 @@ pub(crate) fn status(error: &ServeError) -> StatusCode {
         | ServeError::ShuttingDown
         | ServeError::BeingReplaced => StatusCode::SERVICE_UNAVAILABLE,
         ServeError::StateNotSaved { .. } => StatusCode::INSUFFICIENT_STORAGE,
+        ServeError::Gpu { .. } if error.retryable() => StatusCode::SERVICE_UNAVAILABLE,
         ServeError::DeadlineExceeded | ServeError::TimedOut { .. } => StatusCode::GATEWAY_TIMEOUT,
         ServeError::Backend { status, .. } => {
             StatusCode::from_u16(*status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)
@@ -110,7 +114,7 @@ pub(crate) fn answer_to(reader: Reader, error: &ServeError, request_id: Option<&
     let problem = Problem::new(reader, status(error), error.code(), &detail, request_id);
     let mut response = Problem { problems, ..problem }.answer();
     match error {
-        ServeError::Overloaded { .. } => {
+        ServeError::Overloaded { .. } | ServeError::Gpu { failure: GpuFailure::Overloaded, .. } => {
             response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
         }
         // What still comes of the body would be taken for the next request.

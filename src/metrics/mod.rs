@@ -3,6 +3,10 @@
 pub(crate) mod cells;
 pub(crate) mod clock;
 pub(crate) mod comparison;
+#[cfg(feature = "gpu")]
+pub(crate) mod gpu;
+#[cfg(feature = "gpu")]
+mod gpu_text;
 pub(crate) mod in_flight;
 mod labelled;
 mod names;
@@ -42,8 +46,16 @@ impl Metrics {
     }
 
     /// Everything as Prometheus text.
-    pub(crate) fn render(&self, own_restarts: &[(&'static str, u64)]) -> String {
+    pub(crate) fn render(
+        &self,
+        own_restarts: &[(&'static str, u64)],
+        #[cfg(feature = "gpu")] devices: &[crate::gpu::GpuDevice],
+    ) -> String {
         let mut out = text::render(&self.registry, own_restarts);
+        #[cfg(feature = "gpu")]
+        if !devices.is_empty() {
+            gpu_text::render(&mut out, &self.registry, devices);
+        }
         out.push_str(&self.users.handle().render());
         out
     }

@@ -27,6 +27,9 @@ pub(crate) struct BackendMetrics {
     slots: Mutex<Slots>,
     ejections: AtomicU64,
     pub(crate) outside: Outside,
+    /// What its replicas have of GPUs.
+    #[cfg(feature = "gpu")]
+    pub(crate) leases: super::gpu::LeaseTable,
 }
 
 /// What is counted of a backend's calls by their callers, whatever its replicas do.
@@ -232,6 +235,12 @@ impl Registry {
             missed: metrics.outside.missed.load(Relaxed),
         };
         backends.iter().map(read).collect()
+    }
+
+    /// What the replicas of each backend have of GPUs and did there.
+    #[cfg(feature = "gpu")]
+    pub(crate) fn read_leases(&self) -> Vec<(BackendName, Vec<super::gpu::LeaseReading>)> {
+        lock(&self.backends).iter().map(|(name, metrics)| (name.clone(), metrics.leases.read())).collect()
     }
 
     pub(crate) fn read_routed(&self) -> Vec<((EndpointName, BackendName), u64)> {

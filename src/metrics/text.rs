@@ -143,7 +143,7 @@ fn replica(backend: impl Display, slot: u32) -> String {
     format!("backend=\"{backend}\",replica=\"{slot}\"")
 }
 
-fn escape(label: &str) -> String {
+pub(super) fn escape(label: &str) -> String {
     label.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n")
 }
 
@@ -152,7 +152,13 @@ fn head(out: &mut String, name: &str, kind: &str, help: &str) {
     let _ = writeln!(out, "# HELP {name} {help}\n# TYPE {name} {kind}");
 }
 
-fn family(out: &mut String, name: &str, kind: &str, help: &str, rows: Vec<(String, u64)>) {
+pub(super) fn family<V: Display>(
+    out: &mut String,
+    name: &str,
+    kind: &str,
+    help: &str,
+    rows: Vec<(String, V)>,
+) {
     head(out, name, kind, help);
     for (labels, value) in rows {
         let _ = writeln!(out, "{name}{{{labels}}} {value}");

@@ -101,6 +101,7 @@ impl Backend<OnnxReplica> {
             },
         );
         backend.model = Some(known);
+        backend.no_gpu = Some("an ONNX model is run on CPUs here and can use no GPU; ask for num_cpus");
         backend.fingerprint = Some(Fingerprinted::by(move || {
             let bytes = File::open(&file).and_then(Fingerprint::read);
             bytes.map_err(|error| load::unreadable(&file, &error))

@@ -224,7 +224,7 @@ fn plans_of(
     prepared: HashMap<usize, Arc<TypedModel>>,
     executor: Executor,
 ) -> Result<Plans, ServeError> {
-    let plan = |graph: Arc<TypedModel>| Ok((graph.clone(), Plan::new(graph, &executor)?));
+    let plan = |graph: Arc<TypedModel>| Ok::<_, ServeError>((graph.clone(), Plan::new(graph, &executor)?));
     let any = plan(any.clone())?;
     let prepared = prepared.into_iter().map(|(rows, graph)| Ok((rows, plan(graph)?)));
     let prepared = prepared.collect::<Result<_, ServeError>>()?;

@@ -13,8 +13,10 @@ pub const CUSTOM_RESOURCES_MAX: usize = 32;
 /// Longest name of a custom resource, in bytes.
 const CUSTOM_NAME_BYTES_MAX: usize = 64;
 
-/// What each replica asks for; 1 CPU unless told otherwise. Only counted, never enforced: nothing keeps a
-/// replica from using more.
+/// What each replica asks for; 1 CPU unless told otherwise. CPUs, memory and custom resources are only counted: nothing
+/// keeps a replica from using more. A share of a GPU, with the feature `gpu`, is a lease that holds what the replica
+/// computes on it to its share ([`ReplicaContext::gpu`](crate::ReplicaContext)); without the feature it is only
+/// counted too.
 ///
 /// Setters chain and take numbers as people write them; [`check`](Self::check), which everything that takes
 /// resources calls, tells every value that cannot be.
@@ -33,7 +35,7 @@ pub struct Resources {
     /// A part of one GPU, or whole ones; none.
     #[serde(serialize_with = "share")]
     pub num_gpus: Option<Fraction>,
-    /// Memory on each GPU, in bytes; 0: none is asked for. Needs [`num_gpus`](field@Self::num_gpus).
+    /// Memory on each GPU, in bytes; 0: as large a share of its memory as of its time. Needs [`num_gpus`](field@Self::num_gpus).
     pub gpu_memory_bytes: u64,
     /// Memory in bytes; 0: none is asked for.
     pub memory_bytes: u64,

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, num::NonZeroUsize};
 
-use serde::Serialize;
+use serde::{Serialize, Serializer, ser::SerializeStruct};
 
 use super::{
     amount::Amount,
@@ -11,7 +11,7 @@ use super::{
 };
 use crate::error::{Problem, ServeError};
 
-/// How much there is of what replicas ask for; by default the machine's cores, no GPU and nothing custom.
+/// How much there is of what replicas ask for; by default the machine's cores and GPUs, and nothing custom.
 ///
 /// What is `None` is not counted: any amount of it fits. Memory is not counted unless it is set.
 ///
@@ -20,19 +20,39 @@ use crate::error::{Problem, ServeError};
 /// let eight = ServeOptions::default().capacity(Capacity::default().num_cpus(8.0).custom("license", 2.0));
 /// # let _ = eight;
 /// ```
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Capacity {
     /// CPUs; as many as the machine has cores for this process.
     pub num_cpus: Option<Amount>,
-    /// GPUs; 0.
+    /// GPUs; those that are found when a backend first asks for one, until then 0. A number that is set counts the
+    /// first so many of them.
+    ///
+    /// Without the feature `gpu` none are looked for: 0 unless it is set, and then they are only counted.
     pub num_gpus: Option<u32>,
     /// Memory in bytes; not counted.
     pub memory_bytes: Option<u64>,
     /// Everything else that is counted, by name; what has no name here is not there.
     pub custom: Option<BTreeMap<String, Amount>>,
+    /// Nobody has said how many GPUs there are.
+    gpus_unset: bool,
     /// Values that a setter was given and no field can hold; told by `check`.
-    #[serde(skip)]
     refused: Vec<Problem>,
+}
+
+impl Serialize for Capacity {
+    /// As it is declared: without GPUs that nobody has set.
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut fields = serializer.serialize_struct("Capacity", 4)?;
+        fields.serialize_field("num_cpus", &self.num_cpus)?;
+        if self.finds_gpus() {
+            fields.skip_field("num_gpus")?;
+        } else {
+            fields.serialize_field("num_gpus", &self.num_gpus)?;
+        }
+        fields.serialize_field("memory_bytes", &self.memory_bytes)?;
+        fields.serialize_field("custom", &self.custom)?;
+        fields.end()
+    }
 }
 
 /// What of a [`Capacity`] no replica has a claim to; `None` is not counted.
@@ -56,6 +76,7 @@ impl Default for Capacity {
             num_gpus: Some(0),
             memory_bytes: None,
             custom: Some(BTreeMap::new()),
+            gpus_unset: true,
             refused: Vec::new(),
         }
     }
@@ -64,7 +85,8 @@ impl Default for Capacity {
 impl Capacity {
     /// Nothing is counted, and nothing refused for want of it.
     pub fn unlimited() -> Self {
-        Self { num_cpus: None, num_gpus: None, memory_bytes: None, custom: None, refused: Vec::new() }
+        let refused = Vec::new();
+        Self { num_cpus: None, num_gpus: None, memory_bytes: None, custom: None, gpus_unset: false, refused }
     }
 
     /// Sets [`num_cpus`](field@Self::num_cpus), which may be more or less than the machine has; `None`: not
@@ -88,8 +110,19 @@ impl Capacity {
         };
         if let Some(gpus) = accept(&mut self.refused, "num_gpus", allowed) {
             self.num_gpus = gpus;
+            self.gpus_unset = false;
         }
         self
+    }
+
+    /// How many GPUs it counts by its own word; none where it counts those that are found.
+    #[cfg(feature = "gpu")]
+    pub(crate) fn gpus_set(&self) -> Option<u32> {
+        self.num_gpus.filter(|_| !self.finds_gpus())
+    }
+
+    fn finds_gpus(&self) -> bool {
+        self.gpus_unset && self.num_gpus == Some(0)
     }
 
     /// Sets [`memory_bytes`](field@Self::memory_bytes); `None`: not counted.

@@ -4,6 +4,7 @@ mod amount;
 mod asked;
 mod capacity;
 mod fraction;
+mod gpus;
 mod pool;
 #[cfg(test)]
 mod pool_tests;

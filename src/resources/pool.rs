@@ -6,7 +6,7 @@ use super::{
     amount::Amount,
     asked::Resources,
     capacity::{Capacity, FreeCapacity},
-    fraction::{Fraction, WHOLE},
+    gpus::Gpus,
     shortage::{Lack, Shortage, Unit},
 };
 
@@ -24,8 +24,7 @@ struct Free {
     cpus: Option<i64>,
     memory_bytes: Option<u64>,
     custom: Option<BTreeMap<String, u64>>,
-    /// Of each GPU, in ten-thousandths: a share is one of a single device.
-    gpus: Option<Vec<u32>>,
+    gpus: Option<Gpus>,
 }
 
 /// How far CPUs count.
@@ -46,6 +45,13 @@ pub(crate) struct Claim {
     gpus: Vec<usize>,
 }
 
+impl Claim {
+    /// Indices of the GPUs that it has all or a share of.
+    pub(crate) fn gpus(&self) -> &[usize] {
+        &self.gpus
+    }
+}
+
 impl Pool {
     pub(crate) fn new(total: Capacity) -> Self {
         let parts = |map: &BTreeMap<String, Amount>| {
@@ -55,7 +61,7 @@ impl Pool {
             cpus: total.num_cpus.map(|cpus| signed(cpus.ten_thousandths())),
             memory_bytes: total.memory_bytes,
             custom: total.custom.as_ref().map(parts),
-            gpus: total.num_gpus.map(|gpus| (0..gpus).map(|_| WHOLE).collect()),
+            gpus: total.num_gpus.map(Gpus::counted),
         };
         Self { total, free }
     }
@@ -70,7 +76,7 @@ impl Pool {
         let amounts = |map: &BTreeMap<String, u64>| {
             map.iter().map(|(name, parts)| (name.clone(), Amount::of_parts(*parts))).collect()
         };
-        let gpus = self.free.gpus.as_ref().map(|gpus| gpus.iter().map(|free| u64::from(*free)).sum());
+        let gpus = self.free.gpus.as_ref().map(Gpus::free);
         FreeCapacity {
             num_cpus: self.free.cpus.map(|cpus| Amount::of_parts(left(cpus))),
             num_gpus: gpus.map(Amount::of_parts),
@@ -91,7 +97,7 @@ impl Pool {
     /// As many claims, up to `n`, as there are GPUs, memory and all else for; of CPUs more may be taken than there
     /// are, for a short time, until what has the others is gone.
     pub(crate) fn admit_beyond_cpus(&mut self, asked: &Arc<Resources>, n: u32) -> Vec<Claim> {
-        (0..n).map_while(|_| self.free.take(asked, Cpus::Beyond)).collect()
+        (0..n).map_while(|_| self.free.take(asked, Cpus::Beyond, &[])).collect()
     }
 
     /// `n` claims of `asked` in the place of `claims`; all of them, or all stays as it is.
@@ -107,7 +113,9 @@ impl Pool {
         let mut given = self.free.clone();
         claims.iter().for_each(|claim| given.give(claim));
         let mut free = given.clone();
-        let made: Vec<_> = (0..n).map_while(|_| free.take(asked, Cpus::Within)).collect();
+        // Where those are that have GPUs already, if there is room.
+        let at = |i: u32| claims.get(i as usize).map_or(&[] as &[usize], |claim| &claim.gpus);
+        let made: Vec<_> = (0..n).map_while(|i| free.take(asked, Cpus::Within, at(i))).collect();
         if made.len() == n as usize {
             self.free = free;
             // What the old ones held is in it.
@@ -120,10 +128,18 @@ impl Pool {
 
     /// As many claims of `asked` in the place of `claims`, which are of no less of anything.
     pub(crate) fn lessen(&mut self, claims: &mut Vec<Claim>, asked: &Arc<Resources>) {
-        let n = u32::try_from(claims.len()).unwrap_or(u32::MAX);
-        claims.drain(..).for_each(|claim| self.free.give(&claim));
+        claims.iter().for_each(|claim| self.free.give(claim));
         // CPUs that others have beyond what there is are no reason to have none of these.
-        claims.extend(self.admit_beyond_cpus(asked, n));
+        let made = claims.iter().map_while(|claim| self.free.take(asked, Cpus::Beyond, &claim.gpus));
+        *claims = made.collect();
+    }
+
+    /// The GPUs are known now, each with the memory that it has for replicas. Nobody has a claim to any yet.
+    #[cfg(feature = "gpu")]
+    pub(crate) fn found_gpus(&mut self, memory_bytes: impl IntoIterator<Item = u64>) {
+        let gpus = Gpus::with_memory(memory_bytes);
+        self.total = self.total.clone().num_gpus(gpus.len());
+        self.free.gpus = Some(gpus);
     }
 
     /// Takes back what a replica had.
@@ -149,9 +165,7 @@ fn lacks(total: &Capacity, free: &Free, asked: &Resources, n: u32) -> Vec<Lack> 
     let (cpus, all_cpus) = (parts(asked.num_cpus), total.num_cpus.map(parts));
     let mut lacks = Vec::new();
     lacks.extend(counted("num_cpus", Unit::Parts, cpus, free.cpus.map(left), all_cpus));
-    if let (Some(share), Some(gpus)) = (asked.num_gpus, &free.gpus) {
-        lacks.extend(lack_of_gpus(share, gpus, n));
-    }
+    lacks.extend(free.gpus.as_ref().and_then(|gpus| gpus.lack(asked, n)));
     let memory = asked.memory_bytes;
     lacks.extend(counted("memory_bytes", Unit::Bytes, memory, free.memory_bytes, total.memory_bytes));
     for (name, amount) in &asked.custom {
@@ -178,16 +192,13 @@ impl Free {
                 *free += amount.ten_thousandths();
             }
         }
-        let part = resources.num_gpus.map_or(0, |share| share.ten_thousandths().min(WHOLE));
-        for gpu in gpus {
-            if let Some(free) = devices.as_mut().and_then(|devices| devices.get_mut(*gpu)) {
-                *free += part;
-            }
+        if let Some(devices) = devices {
+            devices.release(resources, gpus);
         }
     }
 
-    /// Takes what one replica asks for, all of it or nothing.
-    fn take(&mut self, asked: &Arc<Resources>, limit: Cpus) -> Option<Claim> {
+    /// Takes what one replica asks for, all of it or nothing; of the GPUs `at` these places, if they have room.
+    fn take(&mut self, asked: &Arc<Resources>, limit: Cpus, at: &[usize]) -> Option<Claim> {
         let cpus = self.cpus.map(|free| free - signed(asked.num_cpus.ten_thousandths()));
         // Who asks for none gets it, however little there is.
         if limit == Cpus::Within && asked.num_cpus != Amount::ZERO && cpus.is_some_and(|left| left < 0) {
@@ -201,9 +212,9 @@ impl Free {
         if asked.custom.iter().any(lacks) {
             return None;
         }
-        let gpus = match (asked.num_gpus, &mut self.gpus) {
-            (Some(share), Some(gpus)) => place(share, gpus)?,
-            _ => Vec::new(),
+        let gpus = match &mut self.gpus {
+            Some(gpus) => gpus.place(asked, at)?,
+            None => Vec::new(),
         };
         (self.cpus, self.memory_bytes) = (cpus, memory_bytes);
         for (name, amount) in &asked.custom {
@@ -231,34 +242,4 @@ fn less(free: Option<u64>, asked: u64) -> Option<Option<u64>> {
         Some(free) => free.checked_sub(asked).map(Some),
         None => Some(None),
     }
-}
-
-/// Takes a share from the fullest device that has room for it, or whole devices that nobody has any of.
-fn place(share: Fraction, gpus: &mut [u32]) -> Option<Vec<usize>> {
-    let each = share.ten_thousandths().min(WHOLE);
-    let count = share.whole_devices().unwrap_or(1) as usize;
-    let mut room: Vec<_> = (0..gpus.len()).filter(|gpu| gpus[*gpu] >= each).collect();
-    room.sort_by_key(|gpu| gpus[*gpu]);
-    room.truncate(count);
-    if room.len() < count {
-        return None;
-    }
-    room.iter().for_each(|gpu| gpus[*gpu] -= each);
-    Some(room)
-}
-
-/// Whether there are too few GPUs for `n` replicas, and how many more are needed.
-fn lack_of_gpus(share: Fraction, gpus: &[u32], n: u32) -> Option<Lack> {
-    let mut left = gpus.to_vec();
-    let placed = (0..n).map_while(|_| place(share, &mut left)).count() as u32;
-    if placed == n {
-        return None;
-    }
-    let unused = left.iter().filter(|free| **free == WHOLE).count() as u32;
-    let more = match share.whole_devices() {
-        Some(whole) => (n - placed).saturating_mul(whole) - unused,
-        None => (n - placed).div_ceil(WHOLE / share.ten_thousandths()),
-    };
-    let (free, total) = (gpus.iter().sum(), u32::try_from(gpus.len()).unwrap_or(u32::MAX));
-    Some(Lack::of_gpus(share.ten_thousandths(), free, total, more))
 }

@@ -211,10 +211,10 @@ proptest! {
         for lack in &short.lacks {
             let f = |count: u64| Amount::of_parts(count).as_f64();
             more = match lack.key.as_str() {
-                "num_cpus" => more.num_cpus(f(lack.total_min)),
-                "num_gpus" => more.num_gpus(f(lack.total_min) as u32),
-                "memory_bytes" => more.memory_bytes(lack.total_min),
-                _ => more.custom("license", f(lack.total_min)),
+                "num_cpus" => more.num_cpus(f(lack.total_min.unwrap())),
+                "num_gpus" => more.num_gpus(f(lack.total_min.unwrap()) as u32),
+                "memory_bytes" => more.memory_bytes(lack.total_min.unwrap()),
+                _ => more.custom("license", f(lack.total_min.unwrap())),
             };
             less = less.and_then(|less| Some((less, lack.each_max?))).map(|(less, max)| match lack.key.as_str() {
                 "num_cpus" => less.num_cpus(f(max)),

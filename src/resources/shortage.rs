@@ -26,8 +26,8 @@ pub(crate) struct Lack {
     pub(crate) total: u64,
     /// The most that each replica might ask for so that all fit; none where that is not to be said.
     pub(crate) each_max: Option<u64>,
-    /// The least that there has to be so that all fit.
-    pub(crate) total_min: u64,
+    /// The least that there has to be so that all fit; none where nobody can set that.
+    pub(crate) total_min: Option<u64>,
 }
 
 /// How a resource is counted.
@@ -73,11 +73,17 @@ impl Shortage {
             shown.collect::<Vec<_>>().join(" and ")
         });
         cures.extend(less);
-        let more = self
-            .lacks
-            .iter()
-            .map(|lack| format!("capacity.{} to at least {}", lack.key, lack.unit.show(lack.total_min)));
-        cures.push(more.collect::<Vec<_>>().join(" and "));
+        let more: Option<Vec<_>> = self.lacks.iter().map(|lack| Some((lack, lack.total_min?))).collect();
+        let more = more.map(|more| {
+            let shown = more
+                .iter()
+                .map(|(lack, min)| format!("capacity.{} to at least {}", lack.key, lack.unit.show(*min)));
+            shown.collect::<Vec<_>>().join(" and ")
+        });
+        cures.extend(more);
+        if cures.is_empty() {
+            return "nothing that can be set would make them fit".into();
+        }
         format!("set {}", cures.join(", or "))
     }
 
@@ -92,7 +98,15 @@ impl Lack {
         let wanted = each.saturating_mul(n.into());
         let total_min = total.saturating_add(wanted.saturating_sub(free));
         let each_max = Some(free / u64::from(n.max(1)));
-        (wanted > free).then(|| Self { key: key.into(), unit, each, free, total, each_max, total_min })
+        (wanted > free).then(|| Self {
+            key: key.into(),
+            unit,
+            each,
+            free,
+            total,
+            each_max,
+            total_min: Some(total_min),
+        })
     }
 
     /// GPUs of which `more` are needed; how much less each might ask for depends on how they are taken.
@@ -100,7 +114,7 @@ impl Lack {
         let (key, unit) = ("num_gpus".into(), Unit::Parts);
         let (each, free) = (each.into(), free.into());
         let parts = |gpus: u32| u64::from(gpus) * u64::from(WHOLE);
-        let total_min = parts(total.saturating_add(more));
+        let total_min = Some(parts(total.saturating_add(more)));
         Self { key, unit, each, free, total: parts(total), each_max: None, total_min }
     }
 }

@@ -99,6 +99,9 @@ impl Serve {
         // A caller that sends its request byte by byte is not waited for any longer.
         let _ = office.directory.timed(|| timeout(left().max(LEAST), stop)).await;
         self.0.let_go();
+        // Nobody is left who could use them. A driver that hangs is not waited for.
+        let close = office.directory.timed(|| timeout(left().max(LEAST), office.gpus.close()));
+        let _ = close.await;
         let system = self.0.system.lock().unwrap_or_else(PoisonError::into_inner).take();
         if let Some(SystemThread { system, thread }) = system {
             system.stop();

@@ -2,7 +2,11 @@
 
 use std::{num::NonZeroUsize, path::PathBuf, time::Duration};
 
-use crate::{actors::timer::TimerKind, config::ServeConfig, resources::Capacity};
+use crate::{
+    actors::{gpus::GpuSource, timer::TimerKind},
+    config::ServeConfig,
+    resources::Capacity,
+};
 
 /// How a [`Serve`](crate::Serve) is started.
 #[derive(Clone, Debug)]
@@ -17,6 +21,7 @@ pub struct ServeOptions {
     pub(super) state: Option<PathBuf>,
     /// What is declared as a whole.
     pub(super) declared: Option<ServeConfig>,
+    pub(super) gpus: GpuSource,
     pub(super) takeover: Option<PathBuf>,
     /// What a configuration says of the process itself; it has no backends and endpoints.
     pub(super) sections: ServeConfig,
@@ -53,6 +58,7 @@ impl Default for ServeOptions {
             capacity: None,
             state: None,
             declared: None,
+            gpus: GpuSource::default(),
             takeover: None,
             sections: ServeConfig::default(),
         }

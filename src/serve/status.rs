@@ -2,6 +2,8 @@
 
 use serde::Serialize;
 
+#[cfg(feature = "gpu")]
+use super::gpu_status::GpuStatus;
 use crate::{
     actors::{
         backend_state::BackendState,
@@ -82,7 +84,14 @@ impl Serve {
         let capacity = CapacityStatus { total: fleet.pool.total().clone(), free: fleet.pool.free() };
         let mut backends: Vec<_> = backends.chain(awaiting).collect();
         backends.sort_by(|a, b| a.name.cmp(&b.name));
-        Status { capacity, backends, endpoints: endpoints.collect(), unsaved }
+        Status {
+            capacity,
+            backends,
+            endpoints: endpoints.collect(),
+            unsaved,
+            #[cfg(feature = "gpu")]
+            gpus: super::gpu_status::read(&self.0.office),
+        }
     }
 
     /// Whether every endpoint can be served now; otherwise those that cannot.
@@ -139,6 +148,9 @@ pub struct Status {
     /// Why the state directory does not hold what is wanted now: a change failed, and could not be written down as
     /// undone. The next change writes all of it. None, as it should be: it holds all, or there is no such directory.
     pub unsaved: Option<String>,
+    /// Every GPU that is open.
+    #[cfg(feature = "gpu")]
+    pub gpus: Vec<GpuStatus>,
 }
 
 /// What there is of what replicas ask for, and what of it nobody has. What a replica has is in

@@ -1,10 +1,18 @@
 //! Shares of a GPU: leases, memory, jobs, loss and recovery; on a software device where there is one.
 
+mod backends;
+// The digits are those of the ONNX tests.
+#[cfg(feature = "onnx")]
+mod examples;
 mod kernels;
 mod leases;
 mod loss;
 mod on_device;
 mod placement;
+mod refusals;
+mod replicas;
+mod transformer;
+mod under_load;
 
 use std::{
     ops::Deref,
@@ -13,8 +21,11 @@ use std::{
     time::{Duration, Instant},
 };
 
-use greenroom::gpu::{
-    DeviceOptions, DeviceSource, Fraction, GpuDevice, GpuLease, LeaseRequest, SimulatedDevice, adapters,
+use greenroom::{
+    ServeError,
+    gpu::{
+        DeviceOptions, DeviceSource, Fraction, GpuDevice, GpuLease, LeaseRequest, SimulatedDevice, adapters,
+    },
 };
 
 /// A share as people write it.
@@ -83,4 +94,14 @@ pub fn bytes(values: &[f32]) -> Vec<u8> {
 /// And back.
 pub fn floats(bytes: &[u8]) -> Vec<f32> {
     bytes.chunks_exact(4).map(|four| f32::from_le_bytes(four.try_into().unwrap())).collect()
+}
+
+/// A message that nobody sends.
+#[derive(actix::Message)]
+#[rtype(result = "Result<(), ServeError>")]
+pub struct Nothing;
+
+/// A device with little memory.
+pub fn small() -> GpuDevice {
+    simulated(SimulatedDevice { memory_bytes: 1 << 20, ..Default::default() })
 }

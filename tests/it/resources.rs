@@ -125,6 +125,13 @@ async fn custom_resources_are_counted_too_and_unknown_ones_are_not_there() {
     let unknown = BackendConfig::default().resources(Resources::default().custom("tpu", 1.0));
     let refused = create(&serve, "b", unknown).await.unwrap_err().to_string();
     assert!(refused.contains("asks for custom.tpu 1, free: custom.tpu 0 of 0"), "{refused}");
+    serve.shutdown().await.unwrap();
+}
+
+#[actix_web::test]
+async fn gpus_are_counted_where_the_capacity_says_how_many() {
+    let none = Capacity::default().num_cpus(None).num_gpus(0);
+    let serve = Serve::start(ServeOptions::default().current_thread().capacity(none)).await.unwrap();
     let gpu = BackendConfig::default().resources(Resources::default().num_gpus(0.1));
     let refused = create(&serve, "b", gpu).await.unwrap_err().to_string();
     assert!(refused.ends_with("set capacity.num_gpus to at least 1"), "{refused}");

@@ -94,6 +94,7 @@ async fn a_restart_is_counted_and_loses_no_call_that_waits() {
         identity: Arc::new(Identity::own("batcher", Arc::<Directory>::default())),
         desk: Rc::new(Desk::new(Arc::clone(&own), None)),
         user: Default::default(),
+        leases: Default::default(),
         health: Default::default(),
         patience: Patience::ENDLESS,
         on_event: Box::new(drop),

@@ -151,6 +151,8 @@ impl Handler<OpenOwn> for Controller {
         let Some((decl, code)) = known else { return Box::pin(ready(Ok(()))) };
         let outcome: ResponseFuture<Outcome> = if code.is_unread() {
             reading::first(code, OpenOwn(name.clone()), ctx)
+        } else if self.office.gpus.are_missing_for(&decl.config.resources) {
+            self.open_first(OpenOwn(name.clone()), ctx)
         } else {
             let (nobody, _) = oneshot::channel();
             Box::pin(ready(self.open(Opening { decl, given: None, code, restored: true }, nobody, ctx)))

@@ -50,6 +50,9 @@ impl Handler<CreateBackend> for Controller {
             let read = Arc::clone(&code);
             return reading::first(read, CreateBackend { name, source, code, config }, ctx);
         }
+        if self.office.gpus.are_missing_for(&config.resources) {
+            return self.open_first(CreateBackend { name, source, code, config }, ctx);
+        }
         let (tx, rx) = oneshot::channel();
         let opened = self.opening(BackendDecl { name, source, config }, code);
         match opened.and_then(|opening| self.open(opening, tx, ctx)) {
@@ -86,6 +89,9 @@ impl Handler<DeployBackend> for Controller {
             let read = Arc::clone(&code);
             return reading::first(read, DeployBackend { name, source, code, config }, ctx);
         }
+        if self.office.gpus.are_missing_for(&config.resources) {
+            return self.open_first(DeployBackend { name, source, code, config }, ctx);
+        }
         let given = BackendDecl { name: name.clone(), source: source.clone(), config: config.clone() };
         self.lead_to(name, Wish { code, source, config }, Some(given), ctx)
     }
@@ -118,6 +124,9 @@ impl Handler<UpdateBackend> for Controller {
         };
         // With the fleet at rest: a `user_config` is read by the user's code, which may ask for the status.
         match old.updated(&update).and_then(|config| code.check(&config).map(|()| config)) {
+            Ok(config) if self.office.gpus.are_missing_for(&config.resources) => {
+                self.open_first(UpdateBackend { name, update }, ctx)
+            }
             Ok(config) => self.lead_to(name, Wish { code, source, config }, None, ctx),
             Err(why) => refuse(why),
         }

@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::{
-    actors::{controller::Memory, fleet::Fleet, threads::Threads, timer::TimerKind},
+    actors::{controller::Memory, fleet::Fleet, gpus::Gpus, threads::Threads, timer::TimerKind},
     comparison::comparer::Comparer,
     metrics::{Metrics, in_flight::InFlight},
     routing::{directory::Directory, models::Models, routes::Routes},
@@ -23,6 +23,7 @@ pub(crate) struct Office {
     pub(crate) comparer: Arc<Comparer>,
     /// HTTP requests whose bodies are read or whose answers are made.
     pub(crate) exchanges: Arc<InFlight>,
+    pub(crate) gpus: Arc<Gpus>,
     pub(crate) timer: TimerKind,
     /// Everything shares the thread that there is, whose time a test may have paused.
     pub(crate) one_thread: bool,

@@ -54,6 +54,22 @@ impl BackendEntry {
         }
     }
 
+    /// The GPUs of a claim that no replica has.
+    pub(crate) fn next_gpus(&mut self) -> Vec<usize> {
+        self.sort_claims();
+        self.claims.get(self.replicas.len()).map_or_else(Vec::new, |claim| claim.gpus().to_vec())
+    }
+
+    /// Puts the claims of replicas that there are first.
+    fn sort_claims(&mut self) {
+        for (place, replica) in self.replicas.iter().enumerate() {
+            let own = self.claims.iter().skip(place).position(|claim| claim.gpus() == replica.gpus);
+            if let Some(own) = own {
+                self.claims.swap(place, place + own);
+            }
+        }
+    }
+
     /// Gives back what no replica has or is to have. While a change is under way it may be undone.
     pub(crate) fn give_back(&mut self, pool: &mut Pool) {
         let before = self.before.as_ref().filter(|_| !self.deleting());
@@ -62,6 +78,7 @@ impl BackendEntry {
         let wanted = self.wanted().max(before).saturating_add(more);
         let wanted = usize::try_from(wanted).unwrap_or(usize::MAX);
         let needed = wanted.max(self.replicas.len()).min(self.claims.len());
+        self.sort_claims();
         self.claims.drain(needed..).for_each(|claim| pool.release(claim));
         if self.settled() && *self.claimed != self.config.resources {
             self.claimed = Arc::new(self.config.resources.clone());

@@ -35,10 +35,12 @@ pub(crate) struct ReplicaTask<A: Actor<Context = ReplicaContext<A>>> {
 
 impl<A: Actor<Context = ReplicaContext<A>>> ReplicaTask<A> {
     /// Puts an actor on this thread; it lives while the returned future is polled.
-    pub(crate) fn new(parts: Parts<A>) -> (Self, actix::Addr<A>) {
+    pub(crate) fn new(mut parts: Parts<A>) -> (Self, actix::Addr<A>) {
         let (tx, rx) = channel(0);
         let addr = actix::Addr::new(tx);
-        let ctx = ReplicaContext::new(addr.clone(), Rc::clone(&parts.desk), Arc::clone(&parts.identity));
+        let leases = std::mem::take(&mut parts.leases);
+        let ctx =
+            ReplicaContext::new(addr.clone(), Rc::clone(&parts.desk), Arc::clone(&parts.identity), leases);
         let core = Rc::new(Core {
             lane: Arc::clone(&parts.lane),
             desk: Rc::clone(&parts.desk),
@@ -121,6 +123,7 @@ impl<A: Actor<Context = ReplicaContext<A>>> ReplicaTask<A> {
             cell.ctx.items.drain(..).for_each(drop_guarded);
             cell.ctx.waits.drain(..).for_each(drop_guarded);
             cell.drop_state();
+            cell.ctx.leases.give_back();
         }
     }
 }

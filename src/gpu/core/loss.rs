@@ -57,6 +57,7 @@ impl<D: DeviceOps> Core<D> {
         // First of all: whoever is told must find the next epoch.
         self.link.next_epoch();
         self.losses.count += 1;
+        self.link.seen.set_lost(self.losses.count);
         self.done.clear();
         self.flights.clear();
         self.buffers.clear();

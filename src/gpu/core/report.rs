@@ -23,6 +23,7 @@ impl<D: DeviceOps> Core<D> {
         for tenant in self.tenants.values_mut() {
             let last = std::mem::take(&mut tenant.used.this_second);
             tenant.used.last_second = if gone == 1 { last } else { Duration::ZERO };
+            tenant.counts.write(&tenant.used);
         }
     }
 

@@ -7,6 +7,7 @@ use smallvec::SmallVec;
 use super::Flight;
 use crate::gpu::{
     capacity::CapacityTicket,
+    counts::LeaseCounts,
     device::Done,
     error::GpuError,
     job::{Job, JobDone, Step},
@@ -17,6 +18,7 @@ use crate::gpu::{
 /// A lease and its jobs.
 pub(super) struct Tenant<B> {
     pub(super) account: Arc<MemoryAccount>,
+    pub(super) counts: Arc<LeaseCounts>,
     pub(super) ticket: Arc<CapacityTicket>,
     /// In order; the first `started` have no slice left to start.
     pub(super) jobs: VecDeque<Running<B>>,
@@ -36,13 +38,13 @@ enum End {
 
 /// What a lease has had.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Used {
-    pub(super) device_time: Duration,
-    pub(super) this_second: Duration,
-    pub(super) last_second: Duration,
-    pub(super) jobs: u64,
-    pub(super) slices: u64,
-    pub(super) queue_wait: Duration,
+pub(crate) struct Used {
+    pub(crate) device_time: Duration,
+    pub(crate) this_second: Duration,
+    pub(crate) last_second: Duration,
+    pub(crate) jobs: u64,
+    pub(crate) slices: u64,
+    pub(crate) queue_wait: Duration,
 }
 
 /// A job that waits or runs.
@@ -63,9 +65,13 @@ pub(super) struct Running<B> {
 }
 
 impl<B> Tenant<B> {
-    pub(super) fn new(account: Arc<MemoryAccount>, ticket: Arc<CapacityTicket>) -> Self {
+    pub(super) fn new(
+        account: Arc<MemoryAccount>,
+        counts: Arc<LeaseCounts>,
+        ticket: Arc<CapacityTicket>,
+    ) -> Self {
         let (jobs, used) = (VecDeque::new(), Used::default());
-        Self { account, ticket, jobs, started: 0, end: End::Open, used }
+        Self { account, counts, ticket, jobs, started: 0, end: End::Open, used }
     }
 
     pub(super) fn is_released(&self) -> bool {

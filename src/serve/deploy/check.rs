@@ -110,7 +110,10 @@ impl Serve {
             let index = wanted.backends.iter().position(|decl| decl.name == *name).unwrap_or_default();
             format!("backends[{index}].resources")
         };
-        let found = ever_fits(&total, needs(wanted));
+        // How many GPUs there are is not known before the first backend asks for one.
+        let gpus = &self.0.office.gpus;
+        let known = needs(wanted).filter(|need| !gpus.are_missing_for(need.resources));
+        let found = ever_fits(&total, known);
         found.into_iter().map(|(name, why)| Problem { place: place(name), what: why.to_string() }).collect()
     }
 }

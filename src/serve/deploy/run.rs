@@ -88,13 +88,16 @@ struct Failed {
 impl Run {
     async fn deploy(&self, wanted: ServeConfig) -> Result<Deployed, ServeError> {
         let wanted = Arc::new(wanted);
+        let office = &self.serve.0.office;
+        if wanted.backends.iter().any(|decl| office.gpus.are_missing_for(&decl.config.resources)) {
+            self.within(office.open_gpus()).await??;
+        }
         let codes = self.within(self.checked(&wanted)).await??;
         let wanted = self.serve.whole(&wanted)?;
         let (_alone, now, plan) = self.planned(&wanted, &codes).await?;
         if let Some(id) = self.serve.applied_last(&wanted).filter(|_| plan.is_empty()) {
             return Ok(Deployed { plan, id });
         }
-        let office = &self.serve.0.office;
         // A process that is killed meanwhile comes back with all of it.
         office.memory().aim(|saved| aim(saved, &wanted))?;
         if !plan.is_empty() {

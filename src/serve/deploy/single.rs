@@ -20,7 +20,8 @@ impl Serve {
         // A model's file is read, on a thread that may wait for it.
         let check = move || {
             let code = serve.0.sources.code(&asked.source)?;
-            code.check(&asked.config).map(|()| code)
+            code.check(&asked.config)?;
+            code.read().map(|()| code)
         };
         let checked = tokio::task::spawn_blocking(check).await;
         let code = checked.unwrap_or_else(|error| Err(ServeError::Internal(error.to_string().into())))?;

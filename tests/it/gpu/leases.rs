@@ -140,7 +140,8 @@ fn a_job_whose_caller_left_is_not_run() {
     let lease = lease(&device, 0.5, 4096);
     let kernel = lease.create_kernel(KernelSpec::new("")).wait().unwrap();
     let job = |groups| lease.submit(Job::new().dispatch(&kernel, &[], [groups, 1, 1]));
-    let first = job(1);
+    // Long enough that the second cannot begin before its caller has left.
+    let first = job(50);
     drop(job(60_000));
     let last = job(2);
     first.wait().unwrap();

@@ -102,7 +102,7 @@ fn a_dispatch_in_many_slices_has_the_same_bits_as_one_in_one() {
 fn first_s_share(order: Order, policy: SharePolicy) -> Option<f64> {
     let sharing = ShareOptions { order, ..Default::default() };
     let device = vulkan(DeviceOptions { sharing, ..Default::default() })?;
-    let leases = [(0.25, 40), (0.75, 4)].map(|(value, rounds)| {
+    let leases = [(0.25, 80), (0.75, 8)].map(|(value, rounds)| {
         let request = greenroom::gpu::LeaseRequest::new(super::share(value)).memory_bytes(1 << 20);
         let lease = device.lease(request.policy(policy)).wait().unwrap();
         let buffer = lease.create_buffer(4 * 64 * 64).wait().unwrap();
@@ -121,7 +121,7 @@ fn first_s_share(order: Order, policy: SharePolicy) -> Option<f64> {
             scope.spawn(move || {
                 let mut pending = std::collections::VecDeque::new();
                 while Instant::now() < end {
-                    while pending.len() < 4 {
+                    while pending.len() < 8 {
                         pending.push_back(lease.submit(job.clone()));
                     }
                     pending.pop_front().unwrap().wait().unwrap();

@@ -1,0 +1,124 @@
+//! Two models that share a GPU, a quarter and three quarters: what each gets of it and how long its callers wait, and
+//! the same in order of arrival, where shares are only promised.
+//!
+//! `cargo run --release --features gpu --example gpu_fraction`; without a GPU a software device does.
+
+mod model;
+
+use std::time::{Duration, Instant};
+
+use greenroom::{
+    BackendConfig, Capacity, Endpoint, Resources, Serve, ServeError, ServeOptions,
+    gpu::{DetectGpus, DeviceOptions, Order, ShareOptions},
+};
+
+use model::{Forward, stack};
+
+/// Name, share and layers of each model: the smaller share has the longer jobs.
+const MODELS: [(&str, f64, u32); 2] = [("large", 0.25, 20), ("small", 0.75, 2)];
+
+/// Callers of each model, each with one request at a time.
+const CALLERS: usize = 4;
+
+/// What one model got.
+pub struct Got {
+    pub name: &'static str,
+    pub asked: f64,
+    /// Of the device's time that both had.
+    pub share: f64,
+    /// How long requests took, in order.
+    pub latencies: Vec<Duration>,
+}
+
+impl Got {
+    fn latency(&self, part: f64) -> f64 {
+        let last = self.latencies.len().saturating_sub(1) as f64;
+        self.latencies.get((last * part) as usize).map_or(f64::NAN, |latency| latency.as_secs_f64() * 1e3)
+    }
+}
+
+/// Both models for a while; with the device's name, and whether it is one.
+pub async fn run(
+    order: Order,
+    warm_up: Duration,
+    length: Duration,
+) -> Result<(String, Vec<Got>), ServeError> {
+    let sharing = ShareOptions { order, ..ShareOptions::default() };
+    let options = DeviceOptions { sharing, ..DeviceOptions::default() };
+    let detect = DetectGpus::default().software().options(options);
+    // On a software device a core is not what is shared.
+    let options = ServeOptions::default().capacity(Capacity::default().num_cpus(None)).detect_gpus(detect);
+    let serve = Serve::start(options).await?;
+    for (name, share, layers) in MODELS {
+        let config = BackendConfig::default().resources(Resources::none().num_gpus(share));
+        serve.create_backend(name, stack(layers), config).await?;
+        serve.create_endpoint(name, Endpoint::new(name)).await?;
+    }
+    let callers: Vec<_> = MODELS.iter().map(|(name, ..)| call(&serve, name, warm_up, length)).collect();
+    tokio::time::sleep(warm_up).await;
+    let before = times(&serve);
+    tokio::time::sleep(length).await;
+    let used: Vec<f64> = times(&serve).iter().zip(before).map(|(after, before)| after - before).collect();
+    let all: f64 = used.iter().sum();
+    let mut got = Vec::new();
+    for (((name, asked, _), callers), used) in MODELS.into_iter().zip(callers).zip(used) {
+        let mut latencies = Vec::new();
+        for caller in callers {
+            latencies.extend(caller.await.map_err(ServeError::from_user)??);
+        }
+        latencies.sort_unstable();
+        got.push(Got { name, asked, share: used / all, latencies });
+    }
+    let gpus = serve.status().gpus;
+    let software = if gpus[0].software { ", a software device: there is no GPU" } else { "" };
+    let device = format!("{}{software}", gpus[0].name);
+    serve.shutdown().await?;
+    Ok((device, got))
+}
+
+type Caller = tokio::task::JoinHandle<Result<Vec<Duration>, ServeError>>;
+
+/// Callers that ask again and again; how long each request took that began after the warm-up.
+fn call(serve: &Serve, name: &str, warm_up: Duration, length: Duration) -> Vec<Caller> {
+    let began = Instant::now();
+    let caller = |_| {
+        let handle = serve.handle::<Forward>(name);
+        actix::spawn(async move {
+            let handle = handle?;
+            let mut latencies = Vec::new();
+            while began.elapsed() < warm_up + length {
+                let sent = Instant::now();
+                handle.call(Forward(1.0)).await?;
+                if sent.duration_since(began) >= warm_up {
+                    latencies.push(sent.elapsed());
+                }
+            }
+            Ok(latencies)
+        })
+    };
+    (0..CALLERS).map(caller).collect()
+}
+
+/// The device time that each model has had, in seconds.
+fn times(serve: &Serve) -> [f64; 2] {
+    let gpus = serve.status().gpus;
+    MODELS.map(|(name, ..)| {
+        let of = gpus[0].leases.iter().filter(|lease| lease.backend.as_str() == name);
+        of.map(|lease| lease.device_time_s).sum()
+    })
+}
+
+#[actix_web::main]
+async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    let (warm_up, length) = (Duration::from_secs(1), Duration::from_secs(10));
+    let (device, shared) = run(Order::Shares, warm_up, length).await?;
+    let (_, unscheduled) = run(Order::Arrival, warm_up, length).await?;
+    println!("{device}; two models, {CALLERS} callers each, {} s", length.as_secs());
+    println!("model   share   by shares:  got   p50 ms  p99 ms   in order of arrival:  got   p50 ms  p99 ms");
+    for (by_share, by_arrival) in shared.iter().zip(&unscheduled) {
+        let row = |got: &Got| format!("{:.3} {:8.1}{:8.1}", got.share, got.latency(0.5), got.latency(0.99));
+        let (by_share_row, by_arrival_row) = (row(by_share), row(by_arrival));
+        println!("{:7} {:.2} {:>31} {:>42}", by_share.name, by_share.asked, by_share_row, by_arrival_row);
+    }
+    Ok(())
+}

@@ -1,0 +1,260 @@
+//! The GPUs of a Serve, opened when they are first asked for, and the leases on them that a replica has.
+
+use std::{
+    sync::Arc,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use futures_util::{
+    FutureExt,
+    future::{BoxFuture, join_all, select_all},
+};
+use tokio::{sync::OnceCell, time::sleep};
+
+use crate::{
+    actors::controller::Office,
+    config::{BackendConfig, GpuShare},
+    error::{GpuFailure, ServeError},
+    gpu::{DetectGpus, GpuDevice, GpuError, GpuLease, GpuManager, LeaseRequest, SharePolicy},
+    metrics::{Metrics, registry::BackendMetrics},
+    resources::{Capacity, Fraction, Resources},
+};
+
+/// How long a capped lease may save up its share while it is not used.
+const CAP_BURST: Duration = Duration::from_millis(100);
+
+/// How long a lease is asked for again while whoever had its place before is still on the way out.
+const LEAVING_MAX: Duration = Duration::from_secs(2);
+const LEAVING_LOOK: Duration = Duration::from_millis(5);
+
+/// Whose GPUs they are.
+#[derive(Clone, Debug)]
+pub(crate) enum GpuSource {
+    /// Those of this machine; closed with the Serve.
+    Detected(DetectGpus),
+    /// Open already; whoever gave them closes them.
+    Given(GpuManager),
+    /// None: shares are only counted.
+    Counted,
+}
+
+impl Default for GpuSource {
+    fn default() -> Self {
+        Self::Detected(DetectGpus::default())
+    }
+}
+
+/// The GPUs of a Serve.
+pub(crate) struct Gpus {
+    source: GpuSource,
+    /// How many of them count.
+    set: Option<u32>,
+    open: OnceCell<Vec<GpuDevice>>,
+}
+
+impl Gpus {
+    /// None is opened.
+    pub(crate) fn new(source: GpuSource, capacity: &Capacity) -> Self {
+        Self { source, set: capacity.gpus_set(), open: OnceCell::new() }
+    }
+
+    /// Whether they have to be opened before replicas that ask for this are admitted.
+    pub(crate) fn are_missing_for(&self, resources: &Resources) -> bool {
+        let counted = matches!(self.source, GpuSource::Counted);
+        resources.num_gpus.is_some() && !counted && !self.open.initialized()
+    }
+
+    /// Those that are open.
+    pub(crate) fn devices(&self) -> &[GpuDevice] {
+        self.open.get().map_or(&[], Vec::as_slice)
+    }
+
+    async fn opened(&self) -> Result<Vec<GpuDevice>, ServeError> {
+        let mut devices = match &self.source {
+            GpuSource::Given(manager) => manager.devices().to_vec(),
+            GpuSource::Detected(detect) if self.set != Some(0) => detect.open().await?.devices().to_vec(),
+            GpuSource::Detected(_) | GpuSource::Counted => Vec::new(),
+        };
+        let (there, set) = (devices.len(), self.set.map_or(devices.len(), |set| set as usize));
+        if set > there {
+            let why = format!("capacity.num_gpus is {set}, and there are {there} devices");
+            return Err(ServeError::Gpu { failure: GpuFailure::Unavailable, why: why.into() });
+        }
+        devices.truncate(set);
+        Ok(devices)
+    }
+
+    /// The leases of a replica that has a claim to these of them.
+    pub(crate) fn leases(
+        &self,
+        config: &BackendConfig,
+        places: &[usize],
+        slot: u32,
+        metrics: &Arc<BackendMetrics>,
+    ) -> Leases {
+        let Some(share) = config.resources.num_gpus else { return Leases::default() };
+        let device = |place: &usize| self.devices().get(*place).map(|device| (*place, device.clone()));
+        let devices: Vec<_> = places.iter().filter_map(device).collect();
+        if devices.is_empty() {
+            return Leases {
+                why_none: Some("num_gpus is only counted in this Serve".into()),
+                ..Leases::default()
+            };
+        }
+        let mut request = LeaseRequest::new(share.min(Fraction::ONE));
+        if config.resources.gpu_memory_bytes > 0 {
+            request = request.memory_bytes(config.resources.gpu_memory_bytes);
+        }
+        if config.gpu_share == GpuShare::HardCap {
+            request = request.policy(SharePolicy::HardCap { burst: CAP_BURST });
+        }
+        let (metrics, patience) = (Arc::clone(metrics), config.startup_timeout);
+        Leases { seat: Some(Seat { devices, request, slot, metrics, patience }), ..Leases::default() }
+    }
+
+    /// All metrics as Prometheus text.
+    pub(crate) fn render(&self, metrics: &Metrics, own_restarts: &[(&'static str, u64)]) -> String {
+        metrics.render(own_restarts, self.devices())
+    }
+
+    /// Closes those that this Serve has opened, and waits until their drivers are done with them: some crash when a
+    /// process ends before.
+    pub(crate) async fn close(&self) {
+        if matches!(self.source, GpuSource::Detected(_)) {
+            join_all(self.devices().iter().map(GpuDevice::close)).await;
+        }
+    }
+}
+
+/// What a replica has a claim to.
+struct Seat {
+    /// With their places among the devices of the Serve.
+    devices: Vec<(usize, GpuDevice)>,
+    request: LeaseRequest,
+    slot: u32,
+    metrics: Arc<BackendMetrics>,
+    /// Longest time that getting the leases may take.
+    patience: Duration,
+}
+
+/// The leases of one replica: had before its state is made, renewed when a device was lost.
+#[derive(Default)]
+pub(crate) struct Leases {
+    /// None: it asks for no GPU, or there is none to lease.
+    seat: Option<Seat>,
+    why_none: Option<Box<str>>,
+    held: Vec<GpuLease>,
+    getting: Option<BoxFuture<'static, Result<Vec<GpuLease>, GpuError>>>,
+    loss: Option<BoxFuture<'static, ()>>,
+}
+
+impl Leases {
+    /// Those that are held, one for each device.
+    pub(crate) fn held(&self) -> &[GpuLease] {
+        &self.held
+    }
+
+    /// Why there are none.
+    pub(crate) fn none(&self) -> GpuError {
+        let unasked = || "this backend asks for none; set `resources.num_gpus`".into();
+        GpuError::NoLease { why: self.why_none.clone().unwrap_or_else(unasked) }
+    }
+
+    /// Whether all are there and good.
+    pub(crate) fn are_ready(&self) -> bool {
+        let wanted = self.seat.as_ref().map_or(0, |seat| seat.devices.len());
+        self.held.len() == wanted && !self.held.iter().any(GpuLease::is_lost)
+    }
+
+    /// Gets them, or gets them again after a loss.
+    pub(crate) fn poll_get(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), GpuError>> {
+        let Some(seat) = &self.seat else { return Poll::Ready(Ok(())) };
+        let held = &mut self.held;
+        let getting = self.getting.get_or_insert_with(|| seat.get(std::mem::take(held)).boxed());
+        let Poll::Ready(got) = getting.poll_unpin(cx) else { return Poll::Pending };
+        self.getting = None;
+        self.loss = None;
+        self.held = match got {
+            Ok(held) => held,
+            Err(why) => return Poll::Ready(Err(why)),
+        };
+        for ((place, _), lease) in seat.devices.iter().zip(&self.held) {
+            seat.metrics.leases.enter(seat.slot, *place, lease.gauge());
+        }
+        let losses: Vec<_> = self.held.iter().map(|lease| lease.lost().boxed()).collect();
+        self.loss = (!losses.is_empty()).then(|| select_all(losses).map(drop).boxed());
+        Poll::Ready(Ok(()))
+    }
+
+    /// Whether a device was lost since its lease was had; told once, and the task is woken for it.
+    pub(crate) fn poll_lost(&mut self, cx: &mut Context<'_>) -> bool {
+        let lost = self.loss.as_mut().is_some_and(|loss| loss.poll_unpin(cx).is_ready());
+        if lost {
+            self.loss = None;
+        }
+        lost
+    }
+
+    /// Gives them back.
+    pub(crate) fn give_back(&mut self) {
+        (self.getting, self.loss) = (None, None);
+        self.held.clear();
+    }
+}
+
+impl Seat {
+    fn get(
+        &self,
+        held: Vec<GpuLease>,
+    ) -> impl Future<Output = Result<Vec<GpuLease>, GpuError>> + Send + use<> {
+        let devices: Vec<_> = self.devices.iter().map(|(_, device)| device.clone()).collect();
+        let (request, patience) = (self.request, self.patience);
+        async move {
+            let get = async {
+                let mut leases = Vec::new();
+                if held.is_empty() {
+                    for device in devices {
+                        leases.push(acquire(&device, request).await?);
+                    }
+                } else {
+                    for lease in &held {
+                        leases.push(lease.renew().await?);
+                    }
+                }
+                Ok(leases)
+            };
+            let late = || GpuError::NoDevice { why: format!("no answer within {patience:?}").into() };
+            tokio::time::timeout(patience, get).await.unwrap_or_else(|_| Err(late()))
+        }
+    }
+}
+
+/// A lease on this device, whose place is claimed: what had it before may not be gone quite yet.
+async fn acquire(device: &GpuDevice, request: LeaseRequest) -> Result<GpuLease, GpuError> {
+    let late = tokio::time::Instant::now() + LEAVING_MAX;
+    loop {
+        match device.lease(request).await {
+            Err(GpuError::Unplaceable { .. }) if tokio::time::Instant::now() < late => {
+                sleep(LEAVING_LOOK).await;
+            }
+            other => return other,
+        }
+    }
+}
+
+impl Office {
+    /// Opens the GPUs, if they are not open yet; from then on replicas can be given shares of them.
+    ///
+    /// # Errors
+    /// Why there is none, or fewer than the capacity counts; it is looked again the next time.
+    pub(crate) async fn open_gpus(&self) -> Result<(), ServeError> {
+        let open = async || {
+            let devices = self.gpus.opened().await?;
+            // Before anybody sees that they are open.
+            self.fleet().pool.found_gpus(devices.iter().map(|device| device.all().memory_bytes));
+            Ok(devices)
+        };
+        self.gpus.open.get_or_try_init(open).await.map(drop)
+    }
+}

@@ -1,0 +1,72 @@
+//! What the replicas of a backend have of GPUs and did there, by slot and device. Counters go on when a lease is renewed
+//! or its replica replaced.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Mutex, PoisonError},
+    time::Duration,
+};
+
+use crate::gpu::{LeaseGauge, LeaseStatus};
+
+/// The leases of one backend.
+#[derive(Debug, Default)]
+pub(crate) struct LeaseTable(Mutex<BTreeMap<(u32, usize), Row>>);
+
+#[derive(Debug)]
+struct Row {
+    /// Of the leases that were here before.
+    past: Past,
+    now: LeaseGauge,
+}
+
+/// What only grows.
+#[derive(Clone, Copy, Debug, Default)]
+struct Past {
+    device_time: Duration,
+    queue_wait: Duration,
+    jobs: u64,
+    slices: u64,
+}
+
+impl Past {
+    fn with(self, lease: &LeaseStatus) -> Self {
+        Self {
+            device_time: self.device_time + lease.device_time,
+            queue_wait: self.queue_wait + lease.queue_wait,
+            jobs: self.jobs + lease.jobs,
+            slices: self.slices + lease.slices,
+        }
+    }
+}
+
+/// What is known of a slot's share of one device.
+pub(crate) struct LeaseReading {
+    pub(crate) slot: u32,
+    pub(crate) device: usize,
+    /// With the counts of the leases before.
+    pub(crate) lease: LeaseStatus,
+    /// Whether it has the share now.
+    pub(crate) live: bool,
+}
+
+impl LeaseTable {
+    /// A replica in this slot has a new lease on this device.
+    pub(crate) fn enter(&self, slot: u32, device: usize, now: LeaseGauge) {
+        let mut rows = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let past = rows.get(&(slot, device)).map(|row| row.past.with(&row.now.read())).unwrap_or_default();
+        rows.insert((slot, device), Row { past, now });
+    }
+
+    /// Each slot's share of each device that it has or had.
+    pub(crate) fn read(&self) -> Vec<LeaseReading> {
+        let rows = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let read = |(key, row): (&(u32, usize), &Row)| {
+            let lease = row.now.read();
+            let Past { device_time, queue_wait, jobs, slices } = row.past.with(&lease);
+            let lease = LeaseStatus { device_time, queue_wait, jobs, slices, ..lease };
+            LeaseReading { slot: key.0, device: key.1, lease, live: row.now.is_live() }
+        };
+        rows.iter().map(read).collect()
+    }
+}

@@ -1,0 +1,99 @@
+//! What a Serve says of its GPUs: each device, and what the replicas have of it.
+
+use serde::Serialize;
+
+use crate::{actors::controller::Office, ids::BackendName, metrics::gpu::LeaseReading};
+
+/// One GPU as it is.
+#[derive(Clone, Debug, Serialize)]
+pub struct GpuStatus {
+    /// Its place among the devices of this Serve, as in the label `device` of metrics.
+    pub device: usize,
+    /// As its driver names it.
+    pub name: String,
+    /// The driver and its version.
+    pub driver: String,
+    /// Whether a processor pretends to be a GPU.
+    pub software: bool,
+    /// How often it was opened.
+    pub epoch: u64,
+    /// How often it was lost.
+    pub lost: u64,
+    /// Time that it has run slices, in seconds.
+    pub busy_s: f64,
+    /// The part of its time that no lease has.
+    pub free_share: f64,
+    /// The memory that no lease has, in bytes.
+    pub free_memory_bytes: u64,
+    /// What replicas have of it.
+    pub leases: Vec<ReplicaGpuStatus>,
+}
+
+/// What one replica has of a GPU. Sums go on when the lease is renewed or the replica is replaced.
+#[derive(Clone, Debug, Serialize)]
+pub struct ReplicaGpuStatus {
+    /// Its backend.
+    pub backend: BackendName,
+    /// Its slot, as in the label `replica` of metrics.
+    pub replica: u32,
+    /// The share of the device's time that it was promised.
+    pub share_asked: f64,
+    /// The part of the last whole second that it had.
+    pub share_got: f64,
+    /// The time that it has had, in seconds.
+    pub device_time_s: f64,
+    /// How long its jobs waited for their first slice, all together, in seconds.
+    pub queue_wait_s: f64,
+    /// Jobs that ended, well or not.
+    pub jobs: u64,
+    /// Slices that ended.
+    pub slices: u64,
+    /// Requests that wait or run.
+    pub outstanding: usize,
+    /// The memory that it holds, in bytes.
+    pub memory_used_bytes: u64,
+    /// The most that it may hold, in bytes.
+    pub memory_quota_bytes: u64,
+}
+
+/// Every GPU that is open.
+pub(super) fn read(office: &Office) -> Vec<GpuStatus> {
+    let leases = office.metrics.registry.read_leases();
+    let of = |device: usize| {
+        let rows = leases.iter().flat_map(|(backend, rows)| rows.iter().map(move |row| (backend, row)));
+        rows.filter(|(_, row)| row.live && row.device == device).map(replica).collect()
+    };
+    let devices = office.gpus.devices().iter().enumerate();
+    let status = devices.map(|(place, device)| {
+        let (facts, free) = (device.facts(), device.free());
+        GpuStatus {
+            device: place,
+            name: facts.name.clone(),
+            driver: facts.driver.clone(),
+            software: facts.software,
+            epoch: device.epoch(),
+            lost: device.losses(),
+            busy_s: device.busy().as_secs_f64(),
+            free_share: f64::from(free.ten_thousandths) / 1e4,
+            free_memory_bytes: free.memory_bytes,
+            leases: of(place),
+        }
+    });
+    status.collect()
+}
+
+fn replica((backend, LeaseReading { slot, lease, .. }): (&BackendName, &LeaseReading)) -> ReplicaGpuStatus {
+    ReplicaGpuStatus {
+        backend: backend.clone(),
+        replica: *slot,
+        share_asked: lease.share.as_f64(),
+        share_got: lease.last_second.as_secs_f64(),
+        device_time_s: lease.device_time.as_secs_f64(),
+        queue_wait_s: lease.queue_wait.as_secs_f64(),
+        jobs: lease.jobs,
+        slices: lease.slices,
+        outstanding: lease.outstanding,
+        memory_used_bytes: lease.used_bytes,
+        memory_quota_bytes: lease.quota_bytes,
+    }
+}
