@@ -3,6 +3,7 @@
 mod awaiting;
 mod backends;
 mod changes;
+mod deleting;
 mod draining;
 mod ending;
 mod endpoints;
@@ -41,7 +42,8 @@ use crate::{
 };
 
 pub(crate) use awaiting::{CodeGiven, restore};
-pub(crate) use backends::{CreateBackend, DeleteBackend, DeployBackend, UpdateBackend};
+pub(crate) use backends::{CreateBackend, DeployBackend, UpdateBackend};
+pub(crate) use deleting::DeleteBackend;
 use draining::drain;
 pub(crate) use ending::{Crash, DrainAll};
 pub(crate) use endpoints::{CreateEndpoint, DeleteEndpoint, SetShadow, SetTraffic};

@@ -1,11 +1,8 @@
-//! Backends are made, changed and deleted.
+//! Backends are made and changed.
 
-use std::{
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{sync::Arc, time::Instant};
 
-use actix::{AsyncContext, Handler, Message, ResponseFuture};
+use actix::{Handler, Message, ResponseFuture};
 use tokio::sync::oneshot;
 
 use crate::{
@@ -13,9 +10,8 @@ use crate::{
         backend_state::BackendState,
         build::Code,
         context::ReplicaContext,
-        controller::{Controller, Outcome, events::DrainTimedOut, reading, refuse, wait},
+        controller::{Controller, Outcome, reading, refuse, wait},
         fleet::{BackendEntry, Fleet, Waiter, Wish},
-        reconcile::ReplicaState,
     },
     config::{BackendConfig, BackendDecl, BackendUpdate, Source},
     error::ServeError,
@@ -25,9 +21,6 @@ use crate::{
     metrics::registry::Outside,
     routing::backend_routes::BackendRoutes,
 };
-
-/// What a replica is given to finish when it is deleted by force.
-const FORCED: Duration = Duration::from_millis(1);
 
 /// Make a backend.
 #[derive(Message)]
@@ -283,57 +276,5 @@ impl Controller {
             backends.get_mut(name).into_iter().for_each(|entry| entry.give_back(pool));
         }
         kept
-    }
-}
-
-/// Drain a backend and forget it.
-#[derive(Clone, Message)]
-#[rtype(result = "Outcome")]
-pub(crate) struct DeleteBackend {
-    pub(crate) name: BackendName,
-    pub(crate) force: bool,
-}
-
-impl Handler<DeleteBackend> for Controller {
-    type Result = ResponseFuture<Outcome>;
-    fn handle(
-        &mut self,
-        DeleteBackend { name, force }: DeleteBackend,
-        ctx: &mut Self::Context,
-    ) -> Self::Result {
-        let (tx, rx) = oneshot::channel();
-        {
-            let fleet = self.office.fleet();
-            let user = fleet.endpoints.iter().find(|(_, e)| e.names(&name));
-            if let Some((endpoint, _)) = user {
-                return refuse(ServeError::InUse { backend: name, endpoint: endpoint.clone() });
-            }
-        }
-        if let Some(deleted) = self.delete_awaiting(&name) {
-            return Box::pin(std::future::ready(deleted));
-        }
-        if !self.office.fleet().backends.contains_key(&name) {
-            return refuse(ServeError::UnknownBackend(name));
-        }
-        if let Err(why) = self.office.remember(|saved| saved.remove_backend(&name)) {
-            return refuse(why);
-        }
-        {
-            let mut fleet = self.office.fleet();
-            let Some(entry) = fleet.backends.get_mut(&name) else {
-                return refuse(ServeError::UnknownBackend(name));
-            };
-            entry.delete(ServeError::UnknownBackend(name.clone()), tx);
-            if force {
-                entry.config.graceful_shutdown_timeout = FORCED;
-                // Those that drain already have been given longer.
-                for replica in entry.replicas.iter().filter(|r| r.state == ReplicaState::Draining) {
-                    let (backend, generation) = (name.clone(), replica.id.generation);
-                    ctx.notify_later(DrainTimedOut { backend, generation }, FORCED);
-                }
-            }
-        }
-        self.reconcile(&name, ctx);
-        wait(rx)
     }
 }
