@@ -68,6 +68,8 @@ static FAILED: AtomicUsize = AtomicUsize::new(0);
 static VERSION: AtomicUsize = AtomicUsize::new(1);
 
 pub async fn run() -> Result<(), ServeError> {
+    // Those of the Controller are asked for.
+    std::panic::set_hook(Box::new(|_| {}));
     let serve = Serve::start(ServeOptions::default().capacity(Capacity::unlimited()).lent_threads()).await?;
     let threads = NonZeroUsize::MIN.saturating_add(1);
     let address = serve.listen(Listen::default().threads(threads)).await?;
