@@ -49,7 +49,7 @@ use crate::{
         options::{Readiness, Seats},
         sources::Sources,
         system::SystemThread,
-        takeover::Handover,
+        takeover::{Handover, Served},
     },
     traffic::{ShadowRule, TrafficPolicy},
 };
@@ -77,7 +77,7 @@ pub(crate) struct Inner {
     controller: Addr<Controller>,
     controller_stop: Arc<dyn Stop>,
     system: Mutex<Option<SystemThread>>,
-    pub(crate) servers: Mutex<Vec<actix_web::dev::ServerHandle>>,
+    pub(crate) servers: Mutex<Vec<Served>>,
     /// With which another process can take over.
     pub(crate) handover: Option<Arc<Handover>>,
     options: ServeOptions,
@@ -105,13 +105,19 @@ impl Serve {
     /// # Errors
     /// [`ServeError::Internal`] when a thread cannot be started or the running process cannot be taken over from,
     /// [`ServeError::InvalidConfig`] for a capacity that cannot be, [`ServeError::State`] for a state directory that
-    /// cannot be used, [`ServeError::Gpu`] for a capacity that counts more GPUs than the options give.
+    /// cannot be used, [`ServeError::Gpu`] for a capacity that counts more GPUs than the options give,
+    /// [`ServeError::Invalid`] for a takeover on the current thread.
     ///
     /// # Panics
     /// With [`ServeOptions::current_thread`], outside of a runtime that runs local tasks.
     pub async fn start(options: ServeOptions) -> Result<Self, ServeError> {
         let capacity = options.all();
         capacity.check()?;
+        if options.takeover.is_some() && options.seats == Seats::Current {
+            // Before the running process hears of this one: nothing here would ever tell it to end.
+            let why = "a Serve on the current thread has no servers of its own to take over with";
+            return Err(ServeError::invalid("takeover", why));
+        }
         let gpus = Arc::new(Gpus::new(options.gpus.clone(), &capacity));
         let handover = match &options.takeover {
             Some(path) => Some(Arc::new(Handover::begin(path.clone()).await?)),
@@ -119,7 +125,7 @@ impl Serve {
         };
         let (mut memory, restored) = restore::remembered(&options, handover.as_deref())?;
         if let Some(handover) = handover.clone() {
-            memory = memory.unless(move || handover.is_claimed());
+            memory = memory.unless(move || takeover::is_ours(&handover));
         }
         let office = Arc::new(Office {
             fleet: Mutex::new(Fleet::new(capacity)),
@@ -437,6 +443,7 @@ impl Serve {
         Controller: Handler<M>,
         ReplicaContext<Controller>: ToEnvelope<Controller, M>,
     {
+        self.not_replaced()?;
         let _by_hand = self.0.deploys.by_hand()?;
         self.tell(msg).await
     }
@@ -451,7 +458,7 @@ impl Serve {
         if self.0.office.directory.closing() {
             return Err(ServeError::ShuttingDown);
         }
-        if self.0.handover.as_ref().is_some_and(|handover| handover.is_claimed()) {
+        if self.0.handover.as_ref().is_some_and(|handover| handover.is_given()) {
             return Err(ServeError::BeingReplaced);
         }
         self.0.controller.send(msg).await.unwrap_or_else(|_| {

@@ -11,11 +11,7 @@ use std::{
 };
 
 use actix::System;
-use actix_web::{
-    App, HttpRequest, HttpServer,
-    dev::{Server, ServerHandle},
-    web,
-};
+use actix_web::{App, HttpRequest, HttpServer, dev::Server, web};
 use tokio::sync::oneshot;
 
 use crate::{
@@ -25,7 +21,7 @@ use crate::{
     metrics::registry::HttpKey,
     serve::{
         Serve,
-        takeover::{KEEP_ALIVE, Role},
+        takeover::{KEEP_ALIVE, Role, Served},
     },
 };
 
@@ -195,7 +191,7 @@ impl Serve {
         };
         let Listen { host, port, .. } = listen.clone();
         let handover = self.0.handover.clone();
-        let (tx, rx) = oneshot::channel::<Result<(SocketAddr, ServerHandle), io::Error>>();
+        let (tx, rx) = oneshot::channel::<Result<(SocketAddr, Served), io::Error>>();
         let run = move || async move {
             let sockets =
                 match handover.as_ref().map(|handover| handover.listen(role, &host, port)).transpose() {
@@ -216,12 +212,14 @@ impl Serve {
                 .keep_alive(KEEP_ALIVE)
                 // A caller that has left is noticed, and its handler dropped.
                 .h1_allow_half_closed(false);
+            let mut keep = None;
             let server = match (sockets, handover) {
                 (Some(sockets), Some(handover)) => {
                     let connections = Arc::clone(&handover.connections);
                     let server = server.on_connect(move |_, of_connection| {
                         of_connection.insert(connections.begin());
                     });
+                    keep = Some((sockets.kept, handover));
                     sockets.listeners.into_iter().try_fold(server, HttpServer::listen)
                 }
                 _ => server.bind((host.as_str(), port)),
@@ -229,10 +227,14 @@ impl Serve {
             match server {
                 Err(error) => drop(tx.send(Err(error))),
                 Ok(server) => {
-                    let address = server.addrs().first().copied();
+                    let Some(address) = server.addrs().first().copied() else {
+                        return drop(tx.send(Err(io::Error::other("no address was bound"))));
+                    };
                     let mut server = server.run();
-                    let bound = address.ok_or_else(|| io::Error::other("no address was bound"));
-                    drop(tx.send(bound.map(|address| (address, server.handle()))));
+                    // Not before: nobody would accept from them.
+                    keep.into_iter().for_each(|(kept, handover)| handover.keep(kept));
+                    let served = Served { handle: server.handle(), gate: waiting.clone() };
+                    drop(tx.send(Ok((address, served))));
                     if waiting.is_some() {
                         let Some(started) = started(server).await else { return };
                         server = started;
@@ -247,11 +249,11 @@ impl Serve {
         let failed = |why: String| {
             ServeError::Internal(format!("cannot listen on {}:{}: {why}", listen.host, listen.port).into())
         };
-        let (address, handle) = rx
+        let (address, served) = rx
             .await
             .map_err(|_| failed("its thread has ended".into()))?
             .map_err(|e| failed(e.to_string()))?;
-        self.0.servers.lock().unwrap_or_else(PoisonError::into_inner).push(handle);
+        self.0.servers.lock().unwrap_or_else(PoisonError::into_inner).push(served);
         Ok(address)
     }
 }

@@ -12,7 +12,11 @@ use tokio::time::{sleep, timeout};
 use crate::{
     actors::controller::DrainAll,
     error::ServeError,
-    serve::{Inner, Serve, system::SystemThread, takeover::KEEP_ALIVE},
+    serve::{
+        Inner, Serve,
+        system::SystemThread,
+        takeover::{Gate, KEEP_ALIVE, Served},
+    },
 };
 
 /// How often it is looked whether anything still runs.
@@ -38,6 +42,7 @@ impl Serve {
     ///
     /// # Errors
     /// [`ServeError::TimedOut`] when something still ran after the shutdown time-out; it was cut off.
+    /// [`ServeError::Internal`] when it ended because it could not take over from the running process.
     pub async fn shutdown(&self) -> Result<(), ServeError> {
         // Whoever gives up waiting lets the next one take it up.
         self.0.ended.get_or_init(|| self.end()).await.clone()
@@ -63,7 +68,10 @@ impl Serve {
         };
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(failed)?;
         let run = move || {
-            if let Err(error) = runtime.block_on(serve.shutdown()) {
+            let ended = runtime.block_on(serve.shutdown());
+            // A takeover that failed is told by whoever waits for the end.
+            let lost = serve.0.handover.as_ref().and_then(|handover| handover.lost());
+            if let (Err(error), None) = (ended, lost) {
                 eprintln!("greenroom: {error}");
             }
         };
@@ -114,7 +122,9 @@ impl Serve {
         if let Some(handover) = &self.0.handover {
             handover.close();
         }
-        if in_time && drained {
+        if let Some(lost) = self.0.handover.as_ref().and_then(|handover| handover.lost()) {
+            Err(lost)
+        } else if in_time && drained {
             Ok(())
         } else {
             Err(ServeError::TimedOut { what: "shutdown".into(), after: allowed })
@@ -123,13 +133,12 @@ impl Serve {
 }
 
 impl Inner {
-    /// The servers that have begun to accept.
+    /// The servers that have begun to accept. Those that wait for their gate cannot be spoken to, and end with their
+    /// threads.
     fn serving(&self) -> Vec<ServerHandle> {
-        if self.handover.as_ref().is_some_and(|handover| handover.is_waiting()) {
-            // They cannot be spoken to, and end with their threads.
-            return Vec::new();
-        }
-        self.servers.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        let servers = self.servers.lock().unwrap_or_else(PoisonError::into_inner);
+        let accepts = |server: &&Served| server.gate.as_ref().is_none_or(Gate::is_open);
+        servers.iter().filter(accepts).map(|server| server.handle.clone()).collect()
     }
 
     /// Leaves connections open for a while, so that their clients hear that they close.

@@ -6,6 +6,7 @@ use crate::{
     actors::{gpus::GpuSource, timer::TimerKind},
     config::ServeConfig,
     resources::Capacity,
+    serve::takeover::CLAIM_MAX,
 };
 
 /// How a [`Serve`](crate::Serve) is started.
@@ -23,6 +24,7 @@ pub struct ServeOptions {
     pub(super) declared: Option<ServeConfig>,
     pub(super) gpus: GpuSource,
     pub(super) takeover: Option<PathBuf>,
+    pub(super) takeover_timeout: Duration,
     /// What a configuration says of the process itself; it has no backends and endpoints.
     pub(super) sections: ServeConfig,
 }
@@ -60,6 +62,7 @@ impl Default for ServeOptions {
             declared: None,
             gpus: GpuSource::default(),
             takeover: None,
+            takeover_timeout: CLAIM_MAX,
             sections: ServeConfig::default(),
         }
     }
@@ -121,6 +124,13 @@ impl ServeOptions {
     pub fn takeover(mut self, path: impl Into<PathBuf>) -> Self {
         self.takeover = Some(path.into());
         self.announces_ready()
+    }
+
+    /// Longest time that this process, while it runs, waits for a new one to get ready: 10 minutes. Then it takes
+    /// changes again, and the new one ends with an error.
+    pub fn takeover_timeout(mut self, timeout: Duration) -> Self {
+        self.takeover_timeout = timeout;
+        self
     }
 
     /// How much there is of what replicas ask for; the machine's cores. With

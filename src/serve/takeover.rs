@@ -4,6 +4,8 @@
 //! that have not been accepted yet. With a socket each (`SO_REUSEPORT`) there would be two, and the system
 //! resets what waits in the queue of the one that closes.
 
+#[cfg_attr(not(target_os = "linux"), expect(dead_code, reason = "no process comes"))]
+mod changes;
 #[cfg(target_os = "linux")]
 mod claim;
 #[cfg_attr(not(target_os = "linux"), path = "takeover/absent.rs")]
@@ -13,19 +15,29 @@ mod offer;
 #[cfg(target_os = "linux")]
 mod wire;
 
-use std::{net::TcpListener, sync::Arc, time::Duration};
+use std::{
+    net::TcpListener,
+    sync::{Arc, Weak},
+    time::Duration,
+};
 
+use actix_web::dev::ServerHandle;
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
 use crate::{
     actors::controller::Office,
+    error::ServeError,
     serve::{Serve, ready},
 };
-pub(crate) use handover::Handover;
+use changes::Changes;
+pub(crate) use handover::{Handover, Kept};
 
 /// How long a server of ours keeps a connection without a request open.
 pub(crate) const KEEP_ALIVE: Duration = Duration::from_secs(5);
+
+/// How long the running process waits for a new one to get ready, unless the options say otherwise.
+pub(crate) const CLAIM_MAX: Duration = Duration::from_mins(10);
 
 /// How often it is looked whether every endpoint can be served.
 const LOOK: Duration = Duration::from_millis(5);
@@ -47,6 +59,8 @@ pub(crate) enum Role {
 /// Where a server accepts, and from when on.
 pub(crate) struct Sockets {
     pub(crate) listeners: Vec<TcpListener>,
+    /// The same for the next process, from when somebody accepts from them.
+    pub(crate) kept: Kept,
     pub(crate) gate: Gate,
 }
 
@@ -73,7 +87,34 @@ impl Gate {
     }
 }
 
+/// An HTTP server of ours.
+pub(crate) struct Served {
+    pub(crate) handle: ServerHandle,
+    /// What it waits for before it accepts, if anything.
+    pub(crate) gate: Option<Gate>,
+}
+
+/// Whether what is wanted is this process's to change and to keep, and no other's that goes on with it.
+pub(super) fn is_ours(handover: &Handover) -> Result<(), ServeError> {
+    if handover.is_given() {
+        return Err(ServeError::BeingReplaced);
+    }
+    if handover.is_over() {
+        let why = "the process before this one has waited for it for as long as it may, and goes on";
+        return Err(ServeError::StateNotSaved { why: why.into() });
+    }
+    Ok(())
+}
+
 impl Serve {
+    /// Refuses what another process, which is taking over, would not know of.
+    pub(super) fn not_replaced(&self) -> Result<(), ServeError> {
+        match &self.0.handover {
+            Some(handover) if handover.is_claimed() => Err(ServeError::BeingReplaced),
+            _ => Ok(()),
+        }
+    }
+
     /// Returns when another process has taken over from this one, which then has to
     /// [shut down](Self::shutdown), as [`run_until_signal`](Self::run_until_signal) does. Without
     /// [`ServeOptions::takeover`](crate::ServeOptions::takeover) it never returns.
@@ -90,9 +131,14 @@ impl Serve {
             && !self.0.office.directory.closing()
         {
             let (handover, office) = (Arc::clone(handover), Arc::clone(&self.0.office));
+            let (changes, limit) = (Changes::of(self), self.0.options.takeover_timeout);
+            let serve = Arc::downgrade(&self.0);
             let take_over = async move {
-                if prepared(&office).await {
-                    handover.succeed().await;
+                if prepared(&office, &handover).await && handover.succeed(changes, limit).await.is_err() {
+                    // What it waited for never comes; the shutdown tells why.
+                    if let Some(serve) = Weak::upgrade(&serve) {
+                        let _ = Self(serve).begin_shutdown();
+                    }
                 }
             };
             arbiter.spawn_fn(move || drop(tokio::task::spawn_local(take_over)));
@@ -100,12 +146,15 @@ impl Serve {
     }
 }
 
-/// Waits until every endpoint can be served; false when the service ends before.
-async fn prepared(office: &Office) -> bool {
+/// Waits until every endpoint can be served, or nobody waits for that any more; false when the service ends before.
+async fn prepared(office: &Office, handover: &Handover) -> bool {
     let begun = tokio::time::Instant::now();
     let mut told = false;
     while !office.directory.closing() {
         let Err(waiting) = ready(office) else { return true };
+        if handover.is_over() {
+            return true;
+        }
         if !told && begun.elapsed() > PATIENCE {
             let names: Vec<_> = waiting.iter().map(|name| name.as_str()).collect();
             eprintln!("greenroom: not taking over yet: no replica is ready behind: {}", names.join(", "));

@@ -1,5 +1,8 @@
 //! Takeover as an embedding program sees it: who accepts when, who is told, what is refused.
 
+mod changes;
+mod limits;
+
 use std::{
     io::Write,
     net::SocketAddr,
@@ -30,7 +33,11 @@ impl At {
 
     /// One that is ready as soon as it says so.
     async fn prepared(&self, name: &'static str) -> (Serve, SocketAddr) {
-        let serve = self.start().await.unwrap();
+        self.serving(self.start().await.unwrap(), name).await
+    }
+
+    /// Makes what is served.
+    async fn serving(&self, serve: Serve, name: &'static str) -> (Serve, SocketAddr) {
         let address = serve.listen(Listen::default().threads(1.try_into().unwrap())).await.unwrap();
         let backend = Backend::from_fn(move |_: Who| async move { Ok(name.to_owned()) }).json::<Who>();
         let config = BackendConfig::default().placement(Placement::Worker);
@@ -165,11 +172,11 @@ async fn another_service_behind_the_same_path_is_left_alone() {
 async fn what_does_not_speak_of_a_takeover_is_refused() {
     let at = At::new("speaks");
     let listener = UnixListener::bind(&at.0).unwrap();
-    let named = r#"{"version":1,"pid":7,"items":[{"role":"http","name":"127.0.0.1:0"}]}"#;
+    let named = r#"{"version":2,"pid":7,"items":[{"role":"http","name":"127.0.0.1:0"}]}"#;
     for (said, why) in [
         (String::new(), "it ended before it said anything"),
         ("SSH-2.0\n".into(), "it is not understood"),
-        (r#"{"version":2,"pid":7,"items":[]}"#.to_owned() + "\n", "process 7 hands over in version 2"),
+        (r#"{"version":3,"pid":7,"items":[]}"#.to_owned() + "\n", "process 7 hands over in version 3"),
         (named.to_owned() + "\n", "0 descriptors came for 1 names"),
         ("x".repeat(100_000), "it ended before it said anything"),
     ] {

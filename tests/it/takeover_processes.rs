@@ -8,9 +8,11 @@ use std::{
     time::{Duration, Instant},
 };
 
+use serde_json::{Value, json};
+
 use crate::{
     digits::{held_out, request},
-    process::{Folder, LIMIT, Server, refusal},
+    process::{Folder, LIMIT, Server, output, refusal},
     socket::{Response, Socket},
 };
 
@@ -114,22 +116,22 @@ impl Drop for Ends<'_> {
     }
 }
 
-#[test]
-fn restarts_under_load_lose_no_request_and_leave_nothing_behind() {
-    let folder = folder("restarts");
-    let mut server = Server::start(&folder);
+/// Restarts five times under load, with `between` before each; the last process.
+fn restarted(folder: &Folder, between: impl Fn(&Server, usize)) -> Server {
+    let mut server = Server::start(folder);
     let (data, admin) = (server.data(), server.admin);
     let load = Load::on(data);
-    let server = std::thread::scope(|scope| {
+    std::thread::scope(|scope| {
         let ends = Ends(&load.over);
         let keepers: Vec<_> = (0..4).map(|_| scope.spawn(|| load.keep_alive())).collect();
         for _ in 0..2 {
             scope.spawn(|| load.once_each());
         }
-        for _ in 0..RESTARTS {
+        for restart in 0..RESTARTS {
             load.more_answers();
-            offered(&folder);
-            let next = Server::start(&folder);
+            offered(folder);
+            between(&server, restart);
+            let next = Server::start(folder);
             assert_eq!((next.data(), next.admin), (data, admin), "the same sockets");
             server.replaced();
             server = next;
@@ -141,7 +143,14 @@ fn restarts_under_load_lose_no_request_and_leave_nothing_behind() {
             assert!(connections > RESTARTS, "{connections} connections: no process was left for the next");
         }
         server
-    });
+    })
+}
+
+#[test]
+fn restarts_under_load_lose_no_request_and_leave_nothing_behind() {
+    let folder = folder("restarts");
+    let server = restarted(&folder, |_, _| {});
+    let (data, admin) = (server.data(), server.admin);
     assert_eq!(Socket::connect(admin).get("/-/readyz").status, 200);
     offered(&folder);
     assert_eq!(std::fs::metadata(socket(&folder)).unwrap().permissions().mode() & 0o777, 0o600);
@@ -151,6 +160,35 @@ fn restarts_under_load_lose_no_request_and_leave_nothing_behind() {
         TcpListener::bind(address).unwrap();
     }
     assert!(!socket(&folder).exists());
+}
+
+/// Where the requests of the digits go.
+fn traffic(server: &Server) -> Value {
+    let status = output(&["status", "--json", "--address", &format!("http://{}", server.admin)]);
+    let status: Value = serde_json::from_slice(&status.stdout).unwrap();
+    status["endpoints"][0]["traffic"].clone()
+}
+
+#[test]
+fn changes_made_by_hand_between_restarts_under_load_hold() {
+    let folder = folder("state-restarts");
+    let yaml = std::fs::read_to_string(folder.yaml()).unwrap();
+    let next = "  - { name: next, onnx: digits.onnx, resources: { num_cpus: 0.1 } }\nendpoints:";
+    std::fs::write(folder.yaml(), yaml.replacen("endpoints:", next, 1) + "state: kept\n").unwrap();
+    let weights = |restart: usize| [0.9, 0.75, 0.5, 0.25, 0.125][restart];
+    let wanted = |restart| json!({"digits": weights(restart), "next": 1.0 - weights(restart)});
+    let server = restarted(&folder, |server, restart| {
+        if let Some(before) = restart.checked_sub(1) {
+            assert_eq!(traffic(server), wanted(before), "what was changed before this process");
+        }
+        let to = wanted(restart);
+        let address = format!("http://{}", server.admin);
+        let (digits, next) = (format!("digits={}", to["digits"]), format!("next={}", to["next"]));
+        let changed = output(&["traffic", "digits", &digits, &next, "--address", &address]);
+        assert!(changed.status.success(), "{}", String::from_utf8_lossy(&changed.stderr));
+    });
+    assert_eq!(traffic(&server), wanted(RESTARTS - 1));
+    server.end();
 }
 
 #[test]

@@ -27,7 +27,7 @@ pub(crate) struct Memory {
     /// Why the directory holds a change that has failed since.
     unsaved: Option<Box<str>>,
     /// Whether another process has the directory, and would not see what is written.
-    given_away: Option<Box<dyn Fn() -> bool + Send>>,
+    given_away: Option<Box<dyn Fn() -> Outcome + Send>>,
 }
 
 impl Memory {
@@ -43,8 +43,8 @@ impl Memory {
         Self { store, saved: new, aside: Some(Box::new(saved)), ..Self::default() }
     }
 
-    /// Nothing is written while `given_away` says that another process has the directory.
-    pub(crate) fn unless(self, given_away: impl Fn() -> bool + Send + 'static) -> Self {
+    /// Nothing is kept while `given_away` says that another process goes on with it.
+    pub(crate) fn unless(self, given_away: impl Fn() -> Outcome + Send + 'static) -> Self {
         Self { given_away: Some(Box::new(given_away)), ..self }
     }
 
@@ -70,6 +70,7 @@ impl Memory {
         if self.before_target.is_some() {
             return Ok(());
         }
+        self.ours()?;
         if self.store.is_none() {
             change(&mut self.saved);
             return Ok(());
@@ -123,6 +124,14 @@ impl Memory {
         }
     }
 
+    /// Writes all of it, where another process may have written something else that did not come to be.
+    pub(crate) fn write_again(&mut self) {
+        // What was set aside is what the directory holds.
+        if self.aside.is_none() {
+            self.write_late();
+        }
+    }
+
     /// Lets go of the directory: another process may have it.
     pub(crate) fn close(&mut self) {
         self.store = None;
@@ -130,15 +139,18 @@ impl Memory {
 
     fn write(&mut self) -> Outcome {
         let not_saved = |error: std::io::Error| ServeError::StateNotSaved { why: error.to_string().into() };
+        self.ours()?;
         let Some(store) = &mut self.store else { return Ok(()) };
-        if self.given_away.as_ref().is_some_and(|given_away| given_away()) {
-            return Err(ServeError::BeingReplaced);
-        }
         absolute(&mut self.saved.desired).map_err(not_saved)?;
         self.saved.declared.iter_mut().try_for_each(absolute).map_err(not_saved)?;
         store.save(&self.saved)?;
         self.unsaved = None;
         Ok(())
+    }
+
+    /// Whether no other process goes on with this.
+    fn ours(&self) -> Outcome {
+        self.given_away.as_ref().map_or(Ok(()), |given_away| given_away())
     }
 
     /// Writes what is so already, if it can be written.

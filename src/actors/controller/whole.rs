@@ -95,6 +95,8 @@ impl Handler<SetEndpoints> for Controller {
 pub(crate) enum Quiet {
     /// Of any backend.
     All,
+    /// That may be taken back: all but deletions.
+    Revocable,
     /// Of those that are being deleted: when they are gone.
     Deleted,
 }
@@ -105,8 +107,9 @@ impl Handler<Quiet> for Controller {
         let mut waits = Vec::new();
         for entry in self.office.fleet().backends.values_mut() {
             let waiters = match (entry.deleting(), &quiet) {
+                (true, Quiet::Revocable) => continue,
                 (true, _) => &mut entry.deleters,
-                (false, Quiet::All) if entry.changing() => &mut entry.waiters,
+                (false, Quiet::All | Quiet::Revocable) if entry.changing() => &mut entry.waiters,
                 (false, _) => continue,
             };
             let (tx, rx) = oneshot::channel();

@@ -48,6 +48,7 @@ impl Deploying {
         if directory.closing() {
             return Err(ServeError::ShuttingDown);
         }
+        serve.not_replaced()?;
         if how.wait_for_resources && how.timeout.is_none() {
             return Err(ServeError::invalid("wait_for_resources", "it needs a timeout"));
         }

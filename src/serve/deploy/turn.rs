@@ -87,6 +87,11 @@ impl Deploys {
         Ok(Turn(Arc::clone(self)))
     }
 
+    /// Waits for deploys and changes by hand that are under way; further ones wait or are refused until this is dropped.
+    pub(in crate::serve) async fn alone(&self) -> OwnedRwLockWriteGuard<()> {
+        Arc::clone(&self.changes).write_owned().await
+    }
+
     /// A change by hand may be made while this is held.
     pub(crate) fn by_hand(&self) -> Result<RwLockReadGuard<'_, ()>, ServeError> {
         self.changes.try_read().map_err(|_| ServeError::DeployInProgress)
@@ -133,7 +138,7 @@ fn replicas(office: &Office, name: &BackendName) -> Option<String> {
 impl Turn {
     /// Waits for changes by hand that are under way; further ones are refused until this is dropped.
     pub(super) async fn alone(&self) -> OwnedRwLockWriteGuard<()> {
-        Arc::clone(&self.0.changes).write_owned().await
+        self.0.alone().await
     }
 
     fn note(&self, change: impl FnOnce(&mut Ongoing)) {

@@ -6,10 +6,14 @@ use std::{
     io,
     path::{Path, PathBuf},
     sync::Arc,
+    time::Duration,
 };
 
-use super::{Role, Sockets};
+use super::{Changes, Role, Sockets};
 use crate::{error::ServeError, metrics::in_flight::InFlight};
+
+/// What the next process is handed: nothing on this system.
+pub(crate) type Kept = Infallible;
 
 /// The sockets of this process, from the one before it and for the one after it; never made on this system.
 pub(crate) struct Handover {
@@ -39,12 +43,24 @@ impl Handover {
         match self.never {}
     }
 
-    pub(crate) fn is_waiting(&self) -> bool {
+    pub(crate) fn keep(&self, never: Kept) {
+        match never {}
+    }
+
+    pub(crate) fn is_given(&self) -> bool {
+        match self.never {}
+    }
+
+    pub(crate) fn is_over(&self) -> bool {
+        match self.never {}
+    }
+
+    pub(crate) fn lost(&self) -> Option<ServeError> {
         match self.never {}
     }
 
     #[expect(clippy::unused_async, reason = "the same shape as where it can be made")]
-    pub(super) async fn succeed(self: Arc<Self>) {
+    pub(super) async fn succeed(self: Arc<Self>, _: Changes, _: Duration) -> Result<(), ServeError> {
         match self.never {}
     }
 

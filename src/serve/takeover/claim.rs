@@ -10,10 +10,14 @@ use std::{
     time::Duration,
 };
 
+use rustix::net::{RecvFlags, recv};
+
 use super::{Role, handover::Item, wire};
 
 /// How long the running process may take to answer.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long it may take to let go once this one is ready.
+const END_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// What a new process has of the running one; dropped, that one goes on as before.
 pub(super) struct Claim {
@@ -22,6 +26,18 @@ pub(super) struct Claim {
     pub(super) pid: u32,
     /// What it holds and was not taken yet.
     items: Vec<Item>,
+}
+
+/// What has become of the running process when this one is ready.
+pub(super) enum Ending {
+    /// It ends, and offers nothing any more.
+    Yours,
+    /// It has waited long enough and goes on.
+    Over,
+    /// It says nothing, and hears that it has to end if it ever goes on.
+    Hangs,
+    /// It is gone.
+    Gone,
 }
 
 impl Claim {
@@ -46,8 +62,17 @@ impl Claim {
         stream.set_read_timeout(Some(ANSWER_TIMEOUT))?;
         stream.set_write_timeout(Some(ANSWER_TIMEOUT))?;
         let wire::Greeting { pid, items } = wire::receive(&stream)?;
-        let items = items.ok_or_else(|| {
-            io::Error::other(format!("another process is already taking over from process {pid}"))
+        let items = items.map_err(|refusal| {
+            io::Error::other(match refusal {
+                wire::Refusal::Claimed => {
+                    format!("another process is already taking over from process {pid}")
+                }
+                wire::Refusal::Changing => {
+                    format!(
+                        "process {pid} is being changed (a deploy, a change by hand); try again after that"
+                    )
+                }
+            })
         })?;
         Ok(Some(Self { stream, pid, items }))
     }
@@ -58,10 +83,26 @@ impl Claim {
         self.items.extract_if(.., wanted).map(|item| item.fd).collect()
     }
 
+    /// Whether the running process waits no longer.
+    pub(super) fn is_over(&self) -> bool {
+        let mut said = [0; wire::OVER.len()];
+        let got = recv(&self.stream, &mut said, RecvFlags::PEEK | RecvFlags::DONTWAIT);
+        got.is_ok() && said == wire::OVER
+    }
+
     /// Tells the running process that this one goes on, and waits until it offers its sockets no longer. Blocks.
-    pub(super) fn complete(mut self) -> io::Result<()> {
-        self.stream.write_all(wire::READY)?;
+    pub(super) fn complete(mut self) -> Ending {
+        // What it said before it went can be read still.
+        let _ = self.stream.set_read_timeout(Some(END_TIMEOUT));
+        let _ = self.stream.write_all(wire::READY);
         let mut answer = [0; wire::YOURS.len()];
-        self.stream.read_exact(&mut answer)
+        match self.stream.read_exact(&mut answer) {
+            Ok(()) if answer == wire::OVER => Ending::Over,
+            Ok(()) => Ending::Yours,
+            Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut) => {
+                Ending::Hangs
+            }
+            Err(_) => Ending::Gone,
+        }
     }
 }

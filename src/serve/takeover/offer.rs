@@ -26,10 +26,32 @@ pub(super) struct Offer {
 }
 
 impl Offer {
-    /// In place of a socket that nobody listens on any longer; another file is never replaced.
-    pub(super) fn bind(path: &Path) -> io::Result<Self> {
-        if fs::symlink_metadata(path).is_ok_and(|file| file.file_type().is_socket()) {
-            fs::remove_file(path)?;
+    /// In place of a socket that nobody listens on any longer, or of the one of a process that hangs and was taken over
+    /// from (`abandoned`); another file is never replaced.
+    pub(super) async fn bind(path: &Path, abandoned: bool) -> io::Result<Self> {
+        let inode = || fs::symlink_metadata(path).ok().filter(|file| file.file_type().is_socket());
+        let inode = || inode().map(|file| file.ino());
+        if let Some(found) = inode() {
+            let gone = abandoned
+                || match UnixStream::connect(path).await {
+                    Ok(_) => false,
+                    Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => true,
+                    // It was removed meanwhile.
+                    Err(error) if error.kind() == io::ErrorKind::NotFound => true,
+                    // It has no room for another connection.
+                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => false,
+                    Err(error) => return Err(error),
+                };
+            if !gone {
+                return Err(io::Error::new(
+                    io::ErrorKind::AddrInUse,
+                    "another process offers its sockets there",
+                ));
+            }
+            // Somebody else may have put another there since.
+            if inode() == Some(found) {
+                fs::remove_file(path)?;
+            }
         }
         let listener = UnixListener::bind(path)?;
         fs::set_permissions(path, fs::Permissions::from_mode(0o600))?;
@@ -48,7 +70,7 @@ impl Offer {
     /// One at a time takes over.
     async fn refuse(&self) -> Infallible {
         loop {
-            let _ = wire::greet(&self.next().await, None);
+            let _ = wire::greet(&self.next().await, Err(wire::Refusal::Claimed));
         }
     }
 

@@ -22,17 +22,28 @@ pub(super) const ITEMS_MAX: usize = 16;
 /// From the new process: it is ready and accepts.
 pub(super) const READY: &[u8] = b"ready\n";
 /// The answer to that: the new process may offer its sockets now.
-pub(super) const YOURS: &[u8] = b"yours\n";
+pub(super) const YOURS: [u8; 6] = *b"yours\n";
+/// The other answer, also before that: the running process has waited long enough and goes on.
+pub(super) const OVER: [u8; YOURS.len()] = *b"over.\n";
 /// What this file describes; raised when it changes.
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 /// Longest line, so that it goes through in one piece.
 const LINE_BYTES_MAX: usize = 16 * 1024;
 
 /// What the running process says to the new one.
 pub(super) struct Greeting {
     pub(super) pid: u32,
-    /// None: another one is taking over.
-    pub(super) items: Option<Vec<Item>>,
+    pub(super) items: Result<Vec<Item>, Refusal>,
+}
+
+/// Why a new process is handed nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum Refusal {
+    /// Another one is taking over.
+    Claimed,
+    /// The running process is being changed, for longer than can be waited for.
+    Changing,
 }
 
 /// A greeting as a line of JSON; the descriptors come beside it, in the order of their names.
@@ -40,7 +51,9 @@ pub(super) struct Greeting {
 struct Line {
     version: u32,
     pid: u32,
-    items: Option<Vec<Name>>,
+    items: Vec<Name>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    refusal: Option<Refusal>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -49,16 +62,21 @@ struct Name {
     name: String,
 }
 
-/// Hands over what there is, or with none says that another process is taking over. A fresh connection has room for it.
-pub(super) fn greet(stream: impl AsFd, items: Option<&[Item]>) -> io::Result<()> {
+/// Hands over what there is, or says why not. A fresh connection has room for it.
+pub(super) fn greet(stream: impl AsFd, items: Result<&[Item], Refusal>) -> io::Result<()> {
     let name = |item: &Item| Name { role: item.role, name: item.name.clone() };
-    let names = items.map(|items| items.iter().map(name).collect());
-    let mut line = serde_json::to_vec(&Line { version: VERSION, pid: std::process::id(), items: names })?;
+    let (items, refusal) = match items {
+        Ok(items) => (items, None),
+        Err(refusal) => (&[][..], Some(refusal)),
+    };
+    let names = items.iter().map(name).collect();
+    let line = Line { version: VERSION, pid: std::process::id(), items: names, refusal };
+    let mut line = serde_json::to_vec(&line)?;
     line.push(b'\n');
     if line.len() > LINE_BYTES_MAX {
         return Err(io::Error::other("the names are too long"));
     }
-    let fds: Vec<_> = items.unwrap_or_default().iter().map(|item| item.fd.as_fd()).collect();
+    let fds: Vec<_> = items.iter().map(|item| item.fd.as_fd()).collect();
     let mut space = [MaybeUninit::uninit(); cmsg_space!(ScmRights(ITEMS_MAX))];
     let mut control = SendAncillaryBuffer::new(&mut space);
     if !fds.is_empty() && !control.push(SendAncillaryMessage::ScmRights(&fds)) {
@@ -89,11 +107,10 @@ pub(super) fn receive(stream: impl AsFd) -> io::Result<Greeting> {
         let Line { version, pid, .. } = line;
         return Err(invalid(format!("process {pid} hands over in version {version}, this one in {VERSION}")));
     }
-    let items = line.items.map(|names| {
-        if names.len() != fds.len() {
-            return Err(invalid(format!("{} descriptors came for {} names", fds.len(), names.len())));
-        }
-        Ok(names.into_iter().zip(fds).map(|(Name { role, name }, fd)| Item { role, name, fd }).collect())
-    });
-    Ok(Greeting { pid: line.pid, items: items.transpose()? })
+    let Line { pid, items: names, refusal, .. } = line;
+    if names.len() != fds.len() {
+        return Err(invalid(format!("{} descriptors came for {} names", fds.len(), names.len())));
+    }
+    let items = names.into_iter().zip(fds).map(|(Name { role, name }, fd)| Item { role, name, fd });
+    Ok(Greeting { pid, items: refusal.map_or_else(|| Ok(items.collect()), Err) })
 }
