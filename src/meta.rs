@@ -282,6 +282,22 @@ mod tests {
     }
 
     #[test]
+    fn a_limit_is_the_backends_own_unless_a_callers_deadline_is_tighter() {
+        let now = Instant::now();
+        let after = |seconds| now + std::time::Duration::from_secs(seconds);
+        for (deadline, own) in [(None, true), (Some(9), true), (Some(5), false), (Some(1), false)] {
+            let mut meta = Meta { deadline: deadline.map(after), ..Meta::new() };
+            meta.limit(after(5));
+            assert_eq!(meta.deadline, Some(after(deadline.unwrap_or(5).min(5))));
+            assert_eq!(meta.own_limit(), own.then(|| after(5)), "{deadline:?}");
+            assert!(!meta.timed_out());
+        }
+        let mut meta = Meta::new();
+        meta.limit(now);
+        assert!(meta.timed_out());
+    }
+
+    #[test]
     fn request_ids_differ_and_given_ones_are_checked() {
         assert_ne!(RequestId::generate(), RequestId::generate());
         assert_eq!(RequestId::given("abc-1").unwrap().to_string(), "abc-1");

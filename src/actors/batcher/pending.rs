@@ -114,7 +114,8 @@ impl<R: Send + 'static> Pending<R> {
             if alarm.as_mut().poll(cx).is_pending() {
                 return;
             }
-            let overdue = |seat: &mut Option<Seat<R>>| seat.take_if(|seat| seat.ends.is_some_and(|ends| ends <= at));
+            let overdue =
+                |seat: &mut Option<Seat<R>>| seat.take_if(|seat| seat.ends.is_some_and(|ends| ends <= at));
             let gone: Vec<_> = self.seats.lock().iter_mut().filter_map(overdue).collect();
             for seat in gone {
                 self.note_timeout(&seat);
