@@ -107,6 +107,8 @@ pub struct Meta {
     /// Whether nobody waits for it: a copy for a shadow backend, or a call made on behalf of one. Gates keep half
     /// of their room from them.
     pub(crate) copy: bool,
+    /// Whether the deadline is the `request_timeout` of the backend that was asked, not one that its caller has.
+    pub(crate) own_timeout: bool,
     /// Where it is written down which way the call goes, for a caller that asked; calls made on behalf of this
     /// one do not write there.
     pub(crate) explain: Option<Explain>,
@@ -127,6 +129,7 @@ impl Meta {
             shard_key: None,
             keeps_replica: false,
             copy: false,
+            own_timeout: false,
             explain: None,
         }
     }
@@ -159,6 +162,22 @@ impl Meta {
     /// The tighter one of the present deadline and `at`.
     pub fn tighten(&mut self, at: Instant) {
         self.deadline = Some(self.deadline.map_or(at, |old| old.min(at)));
+    }
+
+    /// The backend that is asked gives its requests until `at`.
+    pub(crate) fn limit(&mut self, at: Instant) {
+        self.own_timeout = self.deadline.is_none_or(|old| at < old);
+        self.tighten(at);
+    }
+
+    /// When the time is over that the backend itself gives its requests, if that is the deadline.
+    pub(crate) fn own_limit(&self) -> Option<Instant> {
+        self.deadline.filter(|_| self.own_timeout)
+    }
+
+    /// Whether that time is over.
+    pub(crate) fn timed_out(&self) -> bool {
+        self.own_timeout && self.expired()
     }
 
     /// Makes this current on this thread until the guard is dropped or left.
@@ -260,6 +279,22 @@ mod tests {
             inner.scope(|| assert_eq!(Meta::current().map(|m| m.request_id), Some(b)));
             assert_eq!(Meta::current().map(|m| m.request_id), Some(a));
         });
+    }
+
+    #[test]
+    fn a_limit_is_the_backends_own_unless_a_callers_deadline_is_tighter() {
+        let now = Instant::now();
+        let after = |seconds| now + std::time::Duration::from_secs(seconds);
+        for (deadline, own) in [(None, true), (Some(9), true), (Some(5), false), (Some(1), false)] {
+            let mut meta = Meta { deadline: deadline.map(after), ..Meta::new() };
+            meta.limit(after(5));
+            assert_eq!(meta.deadline, Some(after(deadline.unwrap_or(5).min(5))));
+            assert_eq!(meta.own_limit(), own.then(|| after(5)), "{deadline:?}");
+            assert!(!meta.timed_out());
+        }
+        let mut meta = Meta::new();
+        meta.limit(now);
+        assert!(meta.timed_out());
     }
 
     #[test]

@@ -3,6 +3,7 @@
 mod bench;
 mod pending;
 mod port;
+mod sent;
 #[cfg(test)]
 mod tests;
 
@@ -21,7 +22,7 @@ use crate::{
     actors::{context::ReplicaContext, timer::Timer},
     backend::Batch,
     batching::Decision,
-    call::{Answer, Call, Refusal, Request},
+    call::{Answer, Call, Request},
     error::ServeError,
     guard::{drop_guarded, guarded},
     meta::Meta,
@@ -29,8 +30,9 @@ use crate::{
 
 use bench::Waiter;
 pub(crate) use bench::{BatchSettings, Bench, CopyBatch};
-use pending::{Pending, Seat};
+use pending::{Pending, Seat, Seats};
 pub(crate) use port::BatchPort;
+pub(crate) use sent::{SentBatch, Whole};
 
 /// Gathers calls for `M` and hands them to its replica as `Batch<M>`.
 pub(crate) struct Batcher<M: Request> {
@@ -137,20 +139,23 @@ fn send<M: Request>(bench: &Arc<Bench<M>>, waiters: Vec<Waiter<M>>) -> Option<Lo
     let (mut msgs, mut metas) = (Vec::with_capacity(waiters.len()), Vec::with_capacity(waiters.len()));
     for Waiter { call, permit, since } in waiters {
         bench.cells.queuing.latency(begun.saturating_duration_since(since));
-        let ends = call.ends_at();
+        let (ends, limit) = (call.ends_at(), call.meta.own_limit());
         msgs.push(call.msg);
         metas.push(call.meta);
-        seats.push(Seat { reply: call.reply, permit, ends });
+        seats.push(Seat { reply: call.reply, permit, ends, limit });
     }
     // A copy that panics leaves none: then the batch is not run again.
     let copy = bench.copy.filter(|_| msgs.len() > 1);
     let copy = copy.and_then(|copy| guarded(|| (copy(&msgs), metas.clone())).ok());
-    let mut pending = Pending::new(seats, begun, Arc::clone(&bench.cells));
-    match bench.target.call(Batch::new(msgs, metas), Meta::new()) {
+    let size = seats.len();
+    let seats = Arc::new(Seats::new(seats));
+    let sent = SentBatch { batch: Batch::new(msgs, metas), seats: Arc::clone(&seats) };
+    let mut pending = Pending::new(seats, size, begun, Arc::clone(&bench.cells));
+    match bench.target.call(sent, Meta::new()) {
         Answer::Now(result) => settle(bench, pending, result, copy),
-        Answer::Refused(Refusal { msg: batch, why, .. }) => {
+        Answer::Refused(refusal) => {
             drop_guarded(copy);
-            pending.turn_away(bench, batch, &why);
+            refusal.msg.turn_away(Some(&*bench.home), &refusal.why);
             None
         }
         Answer::Waiting(waiting) => {

@@ -11,11 +11,10 @@ use actix::{Actor, Handler};
 
 use crate::{
     actors::{
-        batcher::{BatchSettings, Batcher, Bench, CopyBatch},
+        batcher::{BatchSettings, Batcher, Bench, CopyBatch, Whole},
         configure::Configured,
         context::{Desk, ReplicaContext},
-        control::{Beside, Control},
-        execute::Whole,
+        control::{BatcherControl, Beside, Control},
         gpus::Leases,
         health::Checked,
         identity::Identity,
@@ -301,6 +300,8 @@ impl<A: Actor<Context = ReplicaContext<A>>> Build<'_, A> {
             queue: Default::default(),
             running: Default::default(),
         });
+        let control = BatcherControl { lane: Arc::clone(&lane), bench: Arc::downgrade(&bench) };
+        self.controls.push(Arc::new(control));
         let parts_lane = Arc::clone(&lane);
         let (identity, cells) = (Arc::clone(&self.order.identity), Arc::clone(&self.order.batcher_cells));
         self.starts.push(Box::new(move || {
@@ -317,7 +318,6 @@ impl<A: Actor<Context = ReplicaContext<A>>> Build<'_, A> {
             };
             drop(tokio::task::spawn_local(ReplicaTask::new(parts).0));
         }));
-        self.controls.push(Arc::clone(&lane) as Arc<dyn Beside>);
         self.batchers.insert(TypeId::of::<M>(), Box::new(Arc::clone(&lane)));
         lane
     }

@@ -1,16 +1,17 @@
 //! How a replica and the batchers beside it are steered from outside.
 
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use actix::Actor;
 
 use crate::{
     actors::{
-        batcher::BatchSettings,
+        batcher::{BatchSettings, Batcher, Bench},
         configure::Change,
         context::ReplicaContext,
         lane::{Command, Lane, ReplicaControl, Stop},
     },
+    call::Request,
     config::BackendConfig,
 };
 
@@ -20,13 +21,29 @@ pub(crate) trait Beside: Stop {
     fn close(&self);
 }
 
-impl<A: Actor<Context = ReplicaContext<A>>> Beside for Lane<A> {
+/// The way to a Batcher: what is on its way to it, and what it has gathered.
+pub(crate) struct BatcherControl<M: Request> {
+    pub(crate) lane: Arc<Lane<Batcher<M>>>,
+    /// It ends with its Batcher.
+    pub(crate) bench: Weak<Bench<M>>,
+}
+
+impl<M: Request> Stop for BatcherControl<M> {
+    fn stop(&self) {
+        self.lane.stop();
+    }
+}
+
+impl<M: Request> Beside for BatcherControl<M> {
     fn wake(&self) {
-        self.waker().wake();
+        self.lane.waker().wake();
     }
 
     fn close(&self) {
-        self.close();
+        self.lane.close();
+        if let Some(bench) = self.bench.upgrade() {
+            bench.turn_away();
+        }
     }
 }
 

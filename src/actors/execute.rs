@@ -19,12 +19,15 @@ use tokio::{
 };
 
 use crate::{
-    actors::context::{Desk, Mark, ReplicaContext},
-    backend::Batch,
-    call::{Permit, Reply, Request},
+    actors::{
+        context::{Desk, Mark, ReplicaContext},
+        lane_port::turn_away,
+    },
+    call::{Call, Permit, Reply, Request},
     error::ServeError,
     meta::Meta,
     metrics::clock::Tick,
+    port::Home,
 };
 
 /// How a message from outside becomes the one that the actor handles, and its result the answer outside.
@@ -45,15 +48,16 @@ pub(crate) trait Form: 'static {
     ) -> Reply<<Self::Inner as Request>::Response> {
         reply.map(|result: Result<_, ServeError>| result.and_then(Self::close))
     }
+    /// A call that never began goes to a sibling of its replica; without one its caller is told `why`.
+    fn turn_away(call: Call<Self::Outer>, home: Option<&dyn Home>, why: ServeError) {
+        turn_away(call, home, why);
+    }
     /// Whether each call counts as a request; batches do not, their items do.
     const COUNTS: bool = true;
 }
 
 /// The message as it is.
 pub(crate) struct Plain<M, const COUNTS: bool = true>(std::marker::PhantomData<M>);
-
-/// A batch as it is.
-pub(crate) type Whole<M> = Plain<Batch<M>, false>;
 
 impl<M: Request, const COUNTS: bool> Form for Plain<M, COUNTS> {
     type Outer = M;
@@ -113,6 +117,14 @@ impl<R: 'static> Going<R> {
         match self {
             Going::Alone(..) => None,
             Going::WithActor(_, mark) => mark.panicked.borrow().clone(),
+        }
+    }
+
+    /// Whether the time is over that the backend itself gives it.
+    fn timed_out(&self) -> bool {
+        match self {
+            Going::Alone(_, meta) => meta.timed_out(),
+            Going::WithActor(_, mark) => mark.meta.borrow().as_ref().is_some_and(Meta::timed_out),
         }
     }
 
@@ -224,6 +236,13 @@ impl Running {
             self.desk.cells.answered(self.begun.elapsed(), result.as_ref().err());
         }
     }
+
+    /// Counts that the backend's own time for it was not enough.
+    fn time_out(&self) {
+        if self.counts {
+            self.desk.cells.time_out();
+        }
+    }
 }
 
 impl Drop for Running {
@@ -264,6 +283,22 @@ impl<R: 'static, S: Send + 'static> RequestFuture<R, S> {
             going.discard(&running.desk);
         }
     }
+
+    fn note_timeout(&self) {
+        if let (Some(going), Some(running)) = (&self.going, &self.running)
+            && going.timed_out()
+        {
+            running.time_out();
+        }
+    }
+
+    /// The caller has left; if that was at its deadline it has counted it.
+    fn leave(&mut self) -> Poll<()> {
+        self.note_timeout();
+        self.discard();
+        self.running.take();
+        Poll::Ready(())
+    }
 }
 
 impl<R: 'static, S: Send + 'static> Future for RequestFuture<R, S> {
@@ -274,9 +309,7 @@ impl<R: 'static, S: Send + 'static> Future for RequestFuture<R, S> {
         if let Some(reply) = &mut this.reply
             && reply.poll_closed(cx).is_ready()
         {
-            this.discard();
-            this.running.take();
-            return Poll::Ready(());
+            return this.leave();
         }
         let Some(desk) = this.running.as_ref().map(|r| Rc::clone(&r.desk)) else { return Poll::Ready(()) };
         let mut polled = match &mut this.going {
@@ -287,8 +320,15 @@ impl<R: 'static, S: Send + 'static> Future for RequestFuture<R, S> {
             && let Some(alarm) = &mut this.alarm
         {
             polled = alarm.as_mut().poll(cx).map(|()| Err(ServeError::DeadlineExceeded));
+            if polled.is_ready() {
+                this.note_timeout();
+            }
         }
         let result = ready!(polled);
+        // Left while the handler was polled, which may take long.
+        if this.reply.as_ref().is_some_and(Reply::is_closed) {
+            return this.leave();
+        }
         this.discard();
         let result = result.and_then(|inner| {
             desk.guard(|| (this.close)(inner)).unwrap_or_else(|message| Err(ServeError::Panicked { message }))

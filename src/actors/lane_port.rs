@@ -190,6 +190,7 @@ where
             ctx.desk.cells.queuing.latency(begun.since(queued));
         }
         let until = meta.deadline.filter(|_| !reply.minds_deadline());
+        let limit = meta.own_limit();
         ctx.desk.begin(F::COUNTS);
         let step = execute::<A, F>(actor, ctx, msg, meta);
         ctx.desk.end(F::COUNTS);
@@ -198,6 +199,8 @@ where
                 // Who left at the deadline meanwhile has counted that.
                 if F::COUNTS && !reply.is_closed() {
                     ctx.desk.cells.answered(begun.elapsed(), result.as_ref().err());
+                } else if F::COUNTS && limit.is_some_and(|at| at <= Instant::now()) {
+                    ctx.desk.cells.time_out();
                 }
                 drop(permit);
                 reply.send(result);
@@ -225,7 +228,7 @@ where
     fn turn_away(self: Box<Self>, home: Option<&dyn Home>, why: ServeError) {
         let Self { call, permit, .. } = *self;
         drop(permit);
-        turn_away(call, home, why);
+        F::turn_away(call, home, why);
     }
 }
 

@@ -1,11 +1,14 @@
 //! Which replicas are ejected: they answer their checks, and fail requests that their siblings do not fail.
 //!
 //! Only answers that say something of the replica are looked at: those that succeeded, and those that failed by the
-//! fault of the backend's own code (an error of its own with status 500 and above, a panic, no answer). Mistakes of
-//! callers, refusals and deadlines, which callers choose, are neither.
+//! fault of the backend's own code (an error of its own with status 500 and above, a panic, no answer, none within its own
+//! `request_timeout`). Mistakes of callers, refusals and the deadlines that callers choose are neither.
 
 /// Answers of one replica below which nothing is said of it.
 const ANSWERS_MIN: u64 = 20;
+
+/// Runs of the handler that must have failed: all of a batch fail at once, by one fault.
+const FAILED_RUNS_MIN: u64 = 3;
 
 /// Rounds after which answers that were too few to say something are forgotten.
 const ROUNDS_MAX: u32 = 6;
@@ -18,6 +21,8 @@ const REST_MAX: u32 = 63;
 pub(crate) struct Answers {
     pub(crate) given: u64,
     pub(crate) failed: u64,
+    /// Runs of the handler in which some of those failed; a batch is one run.
+    pub(crate) failed_runs: u64,
 }
 
 impl Answers {
@@ -25,6 +30,7 @@ impl Answers {
         tallies.into_iter().fold(Self::default(), |sum, tally| Self {
             given: sum.given.saturating_add(tally.answers.given),
             failed: sum.failed.saturating_add(tally.answers.failed),
+            failed_runs: sum.failed_runs.saturating_add(tally.answers.failed_runs),
         })
     }
 
@@ -33,8 +39,18 @@ impl Answers {
     }
 
     /// At least half failed.
+    fn half_failed(self) -> bool {
+        self.failed >= self.given.div_ceil(2)
+    }
+
+    /// At least half failed, and not all of them at once.
     fn fails(self) -> bool {
-        self.enough() && self.failed >= self.given.div_ceil(2)
+        self.enough() && self.half_failed() && self.failed_runs >= FAILED_RUNS_MIN
+    }
+
+    /// Whether there are enough of them to say something.
+    fn decided(self) -> bool {
+        self.enough() && (self.fails() || !self.half_failed())
     }
 
     /// Fewer than a tenth failed.
@@ -69,9 +85,10 @@ impl Recent {
         let answers = Answers {
             given: total.given.saturating_sub(self.base.given),
             failed: total.failed.saturating_sub(self.base.failed),
+            failed_runs: total.failed_runs.saturating_sub(self.base.failed_runs),
         };
         self.rounds += 1;
-        if answers.enough() || self.rounds >= ROUNDS_MAX {
+        if answers.decided() || self.rounds >= ROUNDS_MAX {
             *self = Self { base: total, rounds: 0 };
         }
         answers
@@ -137,7 +154,7 @@ mod tests {
     fn tallies(answers: &[(u64, u64)]) -> Vec<Tally> {
         let tally = |(i, &(given, failed)): (usize, &(u64, u64))| Tally {
             replica: i as u64,
-            answers: Answers { given, failed },
+            answers: Answers { given, failed, failed_runs: failed },
         };
         answers.iter().enumerate().map(tally).collect()
     }
@@ -196,7 +213,7 @@ mod tests {
     #[test]
     fn few_answers_are_gathered_over_rounds_and_then_forgotten() {
         let mut recent = Recent::default();
-        let total = |given| Answers { given, failed: given };
+        let total = |given| Answers { given, failed: given, failed_runs: given };
         assert_eq!(recent.look(total(8)), total(8));
         assert_eq!(recent.look(total(16)), total(16));
         assert_eq!(recent.look(total(24)), total(24));
@@ -205,6 +222,20 @@ mod tests {
             assert_eq!(recent.look(total(given)), total(given - 24));
         }
         assert_eq!(recent.look(total(31)), total(1), "and after six rounds");
+    }
+
+    #[test]
+    fn batches_that_fail_are_gathered_until_there_are_three_of_them() {
+        let mut recent = Recent::default();
+        let total = |runs| Answers { given: 32 * runs, failed: 32 * runs, failed_runs: runs };
+        let looks = [1, 2, 3, 4, 4].map(|runs| recent.look(total(runs)));
+        assert_eq!(looks.map(Answers::fails), [false, false, true, false, false]);
+        let fine = Answers { given: 32, ..Answers::default() };
+        for answers in looks {
+            let tally = |replica, answers| Tally { replica, answers };
+            let out = outliers(&[tally(1, answers), tally(2, fine)]);
+            assert_eq!(!out.is_empty(), answers.fails(), "{answers:?}");
+        }
     }
 
     proptest! {

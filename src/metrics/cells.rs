@@ -124,6 +124,11 @@ pub(crate) struct ReplicaCells {
     pub(crate) errors: Count,
     /// Those of them for which the backend's own code is to blame.
     pub(crate) faults: Count,
+    /// Requests that began, and were not answered in the time that the backend itself gives them.
+    pub(crate) timeouts: Count,
+    /// Runs of the handler in which at least one request was one of those or failed by its code's fault: a batch is
+    /// one run.
+    pub(crate) failed_runs: Count,
     /// Requests that waited until their deadline and never began.
     pub(crate) expired: Count,
     /// Requests in each batch.
@@ -151,25 +156,43 @@ impl ReplicaCells {
         self.running.store(self.running.load(Relaxed).saturating_sub(n), Relaxed);
     }
 
-    /// Counts one answer.
+    /// Counts the answer to a request for which the handler ran.
     #[inline]
     pub(crate) fn answered(&self, took: Duration, error: Option<&ServeError>) {
-        self.processing.latency(took);
-        if let Some(error) = error {
-            self.errors.add(1);
-            if error.fault() == Fault::Backend {
-                self.faults.add(1);
-            }
+        if self.answered_one(took, error) {
+            self.failed_runs.add(1);
         }
     }
 
-    /// Answers for which nobody but the backend's own code is responsible, and those of them that failed.
-    pub(crate) fn own_answers(&self) -> (u64, u64) {
+    /// Counts one answer, which may be one of a batch; true when the backend's own code is to blame for it.
+    #[inline]
+    pub(crate) fn answered_one(&self, took: Duration, error: Option<&ServeError>) -> bool {
+        self.processing.latency(took);
+        let Some(error) = error else { return false };
+        self.errors.add(1);
+        let failed = error.fault() == Fault::Backend;
+        if failed {
+            self.faults.add(1);
+        }
+        failed
+    }
+
+    /// Counts a request that was not answered in the time that the backend itself gives it.
+    pub(crate) fn time_out(&self) {
+        self.timeouts.add(1);
+        self.failed_runs.add(1);
+    }
+
+    /// Answers for which nobody but the backend's own code is responsible, those of them that failed, and in how many
+    /// runs of the handler. A request that it did not answer in the backend's own time is one that failed.
+    pub(crate) fn own_answers(&self) -> (u64, u64, u64) {
         // In this order, so that what is answered meanwhile is not taken for failed.
+        let (runs, timeouts) = (self.failed_runs.get(), self.timeouts.get());
         let (faults, errors) = (self.faults.get(), self.errors.get());
         let mut answered = Reading::default();
         self.processing.read_into(&mut answered);
-        (answered.count().saturating_sub(errors.saturating_sub(faults)), faults)
+        let given = answered.count().saturating_sub(errors.saturating_sub(faults));
+        (given.saturating_add(timeouts), faults.saturating_add(timeouts), runs)
     }
 }
 
@@ -189,7 +212,11 @@ mod tests {
             Some(ServeError::DeadlineExceeded),
         ];
         answers.iter().for_each(|error| cells.answered(Duration::ZERO, error.as_ref()));
-        assert_eq!((cells.errors.get(), cells.own_answers()), (4, (4, 2)));
+        assert_eq!((cells.errors.get(), cells.own_answers()), (4, (4, 2, 2)));
+        cells.time_out();
+        assert_eq!((cells.errors.get(), cells.own_answers()), (4, (5, 3, 3)));
+        assert!((0..9).all(|_| cells.answered_one(Duration::ZERO, Some(&ServeError::NoAnswer))));
+        assert_eq!(cells.own_answers(), (14, 12, 3), "who answers a batch counts its run");
     }
 
     #[test]

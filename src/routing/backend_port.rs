@@ -57,8 +57,10 @@ impl<M: Request> BackendPort<M> {
 
     fn tighten(&self, meta: &mut Meta) {
         let timeout = self.timeout_ns.load(Ordering::Relaxed);
+        // What a caller handed on of its own is not this backend's.
+        meta.own_timeout = false;
         if timeout > 0 {
-            meta.tighten(Instant::now() + Duration::from_nanos(timeout));
+            meta.limit(Instant::now() + Duration::from_nanos(timeout));
         }
     }
 

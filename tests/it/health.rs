@@ -21,6 +21,7 @@ use tokio::time::sleep;
 
 use crate::support::{Barrier, MEANT, metric, quiet_panics, until};
 
+mod batches;
 mod ejection;
 mod first;
 mod periodic;

@@ -248,10 +248,26 @@ impl Handler<Block> for Blocker {
     }
 }
 
+/// As [`Block`], while its future is polled.
+#[derive(Message)]
+#[rtype(result = "Result<u64, ServeError>")]
+struct BlockLater(mpsc::Receiver<()>);
+
+impl Handler<BlockLater> for Blocker {
+    type Result = ResponseFuture<Result<u64, ServeError>>;
+    fn handle(&mut self, BlockLater(until): BlockLater, _: &mut Self::Context) -> Self::Result {
+        Box::pin(async move {
+            tokio::task::yield_now().await;
+            let _ = until.recv();
+            Ok(1)
+        })
+    }
+}
+
 async fn blocker() -> (Serve, Handle<Block>) {
     let serve =
         Serve::start(crate::support::uncounted().serving_threads(1.try_into().unwrap())).await.unwrap();
-    let backend = Backend::new(|_| Ok(Blocker)).handles::<Block>();
+    let backend = Backend::new(|_| Ok(Blocker)).handles::<Block>().handles::<BlockLater>();
     serve.create_backend("held", backend, BackendConfig::default()).await.unwrap();
     serve.create_endpoint("held", Endpoint::new("held")).await.unwrap();
     let handle = serve.handle("held").unwrap();
@@ -265,6 +281,18 @@ async fn a_sync_handler_that_overran_is_counted_once() {
     let (release, blocked) = mpsc::channel();
     assert_eq!(handle.call(Block(blocked)).await, LATE);
     assert_eq!(counted(&serve), (1, 1), "while it still hangs there");
+    drop(release);
+    until("it has ended", || serve.status().backends[0].replicas[0].load == 0).await;
+    assert_eq!(counted(&serve), (1, 1));
+    serve.shutdown().await.unwrap();
+}
+
+#[actix_web::test]
+async fn a_future_whose_poll_overran_is_counted_once() {
+    let (serve, _) = blocker().await;
+    let handle = serve.handle::<BlockLater>("held").unwrap().options().timeout(Duration::from_millis(20));
+    let (release, blocked) = mpsc::channel();
+    assert_eq!(handle.call(BlockLater(blocked)).await, LATE);
     drop(release);
     until("it has ended", || serve.status().backends[0].replicas[0].load == 0).await;
     assert_eq!(counted(&serve), (1, 1));

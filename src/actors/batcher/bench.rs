@@ -10,8 +10,7 @@ use std::{
 };
 
 use crate::{
-    actors::{lane_port::turn_away, timer::TimerKind},
-    backend::Batch,
+    actors::{batcher::SentBatch, lane_port::turn_away, timer::TimerKind},
     batching::{BatchPolicy, BatchState},
     call::{Call, Permit, Request},
     guard::{drop_guarded, guarded},
@@ -55,7 +54,7 @@ pub(crate) type CopyBatch<M> = fn(&[M]) -> Vec<M>;
 
 /// What a Batcher works with; outlives its state, so that a restart loses no waiting call.
 pub(crate) struct Bench<M: Request> {
-    pub(crate) target: Arc<dyn Port<Batch<M>>>,
+    pub(crate) target: Arc<dyn Port<SentBatch<M>>>,
     pub(crate) home: Arc<dyn Home>,
     pub(crate) settings: Arc<BatchSettings>,
     pub(crate) cells: Arc<ReplicaCells>,
@@ -153,6 +152,20 @@ impl<M: Request> Bench<M> {
         self.expire(self.pick_out(|waiter| waiter.ends_at().is_some_and(|at| at <= now)));
     }
 
+    /// What waits goes to siblings, or is told that it never began. From any thread: its own may hang.
+    pub(crate) fn turn_away(&self) {
+        let waiters = {
+            let mut queue = self.queue();
+            queue.ends = None;
+            std::mem::take(&mut queue.waiters)
+        };
+        for Waiter { call, permit, .. } in waiters {
+            drop(permit);
+            // A message whose drop panics must not take its neighbours along.
+            let _ = guarded(|| turn_away(call, Some(&*self.home), self.home.gone()));
+        }
+    }
+
     fn expire(&self, gone: VecDeque<Waiter<M>>) {
         for Waiter { call, permit, .. } in gone {
             drop(permit);
@@ -165,8 +178,6 @@ impl<M: Request> Bench<M> {
 
 impl<M: Request> Drop for Bench<M> {
     fn drop(&mut self) {
-        for Waiter { call, .. } in std::mem::take(&mut self.queue().waiters) {
-            let _ = guarded(|| turn_away(call, Some(&*self.home), self.home.gone()));
-        }
+        self.turn_away();
     }
 }

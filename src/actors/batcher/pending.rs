@@ -3,7 +3,7 @@
 use std::{
     future::Future,
     pin::Pin,
-    sync::Arc,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     task::{Context, Poll},
     time::Instant,
 };
@@ -11,11 +11,9 @@ use std::{
 use tokio::time::{Sleep, sleep_until};
 
 use crate::{
-    actors::{batcher::Bench, lane_port::turn_away},
-    backend::Batch,
-    call::{Call, Permit, Reply, Request},
+    call::{Permit, Reply},
     error::ServeError,
-    guard::{drop_guarded, guarded},
+    guard::drop_guarded,
     metrics::cells::ReplicaCells,
 };
 
@@ -25,44 +23,80 @@ pub(super) struct Seat<R> {
     pub(super) permit: Permit,
     /// When it must be answered; none: the caller leaves by itself.
     pub(super) ends: Option<tokio::time::Instant>,
+    /// When the time is over that the backend itself gives its requests, where that is its deadline.
+    pub(super) limit: Option<tokio::time::Instant>,
+}
+
+impl<R> Seat<R> {
+    fn timed_out(&self) -> bool {
+        self.limit.is_some_and(|at| at <= tokio::time::Instant::now())
+    }
+}
+
+/// The callers of one batch in its order, shared by its Batcher with the batch as long as that has not begun: whoever
+/// turns it away may be on another thread. None: answered at its deadline.
+pub(super) struct Seats<R>(Mutex<Vec<Option<Seat<R>>>>);
+
+impl<R> Seats<R> {
+    pub(super) fn new(seats: Vec<Seat<R>>) -> Self {
+        Self(Mutex::new(seats.into_iter().map(Some).collect()))
+    }
+
+    /// All of them; none is left.
+    pub(super) fn take(&self) -> Vec<Option<Seat<R>>> {
+        std::mem::take(&mut *self.lock())
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Vec<Option<Seat<R>>>> {
+        // Nothing that can panic runs under this lock.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 /// The callers of a batch that runs.
 pub(super) struct Pending<R: Send + 'static> {
-    /// In the order of the batch; those that were answered at their deadline are none.
-    seats: Vec<Option<Seat<R>>>,
+    seats: Arc<Seats<R>>,
+    size: usize,
     begun: Instant,
     cells: Arc<ReplicaCells>,
     /// Set for the first deadline that nobody else keeps.
     alarm: Option<Pin<Box<Sleep>>>,
+    /// Whether some of them failed by the backend's own code: all together that is one failed run.
+    failed: bool,
 }
 
 impl<R: Send + 'static> Drop for Pending<R> {
-    /// Still some here: the replica stops while the batch runs.
+    /// Still some here: all have left, or the replica stops while the batch runs.
     fn drop(&mut self) {
-        for Seat { reply, permit, .. } in self.take().0.into_iter().flatten() {
-            drop(permit);
-            reply.send(Err(ServeError::Stopped));
+        for seat in self.take().0.into_iter().flatten() {
+            if seat.reply.is_closed() {
+                self.note_timeout(&seat);
+            }
+            drop(seat.permit);
+            seat.reply.send(Err(ServeError::Stopped));
+        }
+        if self.failed {
+            self.cells.failed_runs.add(1);
         }
     }
 }
 
 impl<R: Send + 'static> Pending<R> {
-    pub(super) fn new(seats: Vec<Seat<R>>, begun: Instant, cells: Arc<ReplicaCells>) -> Self {
-        Self { seats: seats.into_iter().map(Some).collect(), begun, cells, alarm: None }
+    pub(super) fn new(seats: Arc<Seats<R>>, size: usize, begun: Instant, cells: Arc<ReplicaCells>) -> Self {
+        Self { seats, size, begun, cells, alarm: None, failed: false }
     }
 
     /// The callers; their requests run no longer.
     pub(super) fn take(&mut self) -> (Vec<Option<Seat<R>>>, Instant) {
-        self.cells.ended(self.seats.len());
-        (std::mem::take(&mut self.seats), self.begun)
+        self.cells.ended(std::mem::take(&mut self.size));
+        (self.seats.take(), self.begun)
     }
 
     /// Ready when every caller has left or has been answered at its deadline.
     pub(super) fn poll_all_left(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         self.end_overdue(cx);
         let mut all = true;
-        for seat in self.seats.iter_mut().flatten() {
+        for seat in self.seats.lock().iter_mut().flatten() {
             all &= seat.reply.poll_closed(cx).is_ready();
         }
         if all { Poll::Ready(()) } else { Poll::Pending }
@@ -71,7 +105,8 @@ impl<R: Send + 'static> Pending<R> {
     /// Answers callers at the deadlines that nobody else keeps; the others go on waiting for the batch.
     fn end_overdue(&mut self, cx: &mut Context<'_>) {
         let ends = |seat: &Option<Seat<R>>| seat.as_ref().and_then(|seat| seat.ends);
-        while let Some(at) = self.seats.iter().filter_map(ends).min() {
+        loop {
+            let Some(at) = self.seats.lock().iter().filter_map(ends).min() else { return };
             let alarm = self.alarm.get_or_insert_with(|| Box::pin(sleep_until(at)));
             if alarm.deadline() != at {
                 alarm.as_mut().reset(at);
@@ -79,18 +114,18 @@ impl<R: Send + 'static> Pending<R> {
             if alarm.as_mut().poll(cx).is_pending() {
                 return;
             }
-            for seat in &mut self.seats {
-                if ends(seat).is_some_and(|ends| ends <= at)
-                    && let Some(seat) = seat.take()
-                {
-                    answer(&self.cells, seat, self.begun, Err(ServeError::DeadlineExceeded));
-                }
+            let overdue =
+                |seat: &mut Option<Seat<R>>| seat.take_if(|seat| seat.ends.is_some_and(|ends| ends <= at));
+            let gone: Vec<_> = self.seats.lock().iter_mut().filter_map(overdue).collect();
+            for seat in gone {
+                self.note_timeout(&seat);
+                self.answer(seat, Err(ServeError::DeadlineExceeded));
             }
         }
     }
 
     pub(super) fn distribute(mut self, result: Result<Vec<Result<R, ServeError>>, ServeError>) {
-        let (size, begun) = (self.seats.len(), self.begun);
+        let size = self.size;
         let seats = self.take().0;
         let results = result.and_then(|results| match results.len() {
             returned if returned == size => Ok(results),
@@ -99,8 +134,13 @@ impl<R: Send + 'static> Pending<R> {
                 Err(ServeError::BatchLength { expected: size, returned })
             }
         });
-        let answer = |seat: Option<Seat<R>>, result| match seat {
-            Some(seat) => answer(&self.cells, seat, begun, result),
+        let mut answer = |seat: Option<Seat<R>>, result| match seat {
+            Some(seat) => {
+                if seat.reply.is_closed() {
+                    self.note_timeout(&seat);
+                }
+                self.answer(seat, result);
+            }
             None => drop_guarded(result),
         };
         match results {
@@ -114,36 +154,22 @@ impl<R: Send + 'static> Pending<R> {
             }
         }
     }
-}
 
-/// Counts an answer and gives it. Who left at the deadline meanwhile has counted that.
-fn answer<R: Send + 'static>(
-    cells: &ReplicaCells,
-    seat: Seat<R>,
-    begun: Instant,
-    result: Result<R, ServeError>,
-) {
-    let Seat { reply, permit, .. } = seat;
-    if !reply.is_closed() {
-        cells.answered(begun.elapsed(), result.as_ref().err());
+    /// Counts an answer and gives it. Who left at the deadline meanwhile has counted that.
+    fn answer(&mut self, seat: Seat<R>, result: Result<R, ServeError>) {
+        let Seat { reply, permit, .. } = seat;
+        if !reply.is_closed() {
+            self.failed |= self.cells.answered_one(self.begun.elapsed(), result.as_ref().err());
+        }
+        drop(permit);
+        reply.send(result);
     }
-    drop(permit);
-    reply.send(result);
-}
 
-impl<R: Send + 'static> Pending<R> {
-    /// The replica took no more: the calls never began and go elsewhere.
-    pub(super) fn turn_away<M: Request<Response = R>>(
-        mut self,
-        bench: &Bench<M>,
-        batch: Batch<M>,
-        why: &ServeError,
-    ) {
-        let (msgs, metas) = batch.into_parts();
-        for ((msg, meta), seat) in msgs.into_iter().zip(metas).zip(self.take().0) {
-            let Some(Seat { reply, permit, .. }) = seat else { continue };
-            drop(permit);
-            let _ = guarded(|| turn_away(Call { msg, meta, reply }, Some(&*bench.home), why.clone()));
+    /// A caller had no answer: by the fault of the backend if its own time for a request is over.
+    fn note_timeout(&mut self, seat: &Seat<R>) {
+        if seat.timed_out() {
+            self.cells.timeouts.add(1);
+            self.failed = true;
         }
     }
 }

@@ -17,7 +17,7 @@ use crate::{
         replica::{Parts, ReplicaTask},
         timer::TimerKind,
     },
-    call::Gate,
+    call::{Gate, Refusal},
     ids::BackendName,
     metrics::cells::ReplicaCells,
     port::{Home, Port},
@@ -42,9 +42,9 @@ impl<M: Request> Handler<Crash> for Batcher<M> {
 /// A replica that answers each item of a batch with its number.
 struct Target;
 
-impl Port<Batch<Nth>> for Target {
-    fn deliver(&self, call: Call<Batch<Nth>>, _: bool) -> Result<(), Refusal<Batch<Nth>>> {
-        call.reply.send(Ok(call.msg.into_iter().map(|Nth(n)| Ok(n)).collect()));
+impl Port<SentBatch<Nth>> for Target {
+    fn deliver(&self, call: Call<SentBatch<Nth>>, _: bool) -> Result<(), Refusal<SentBatch<Nth>>> {
+        call.reply.send(Ok(call.msg.batch.into_iter().map(|Nth(n)| Ok(n)).collect()));
         Ok(())
     }
     fn load(&self) -> usize {

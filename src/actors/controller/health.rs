@@ -220,8 +220,8 @@ fn eject(
     let running = entry.replicas.iter_mut().filter(|r| r.state == ReplicaState::Running);
     let tallies: Vec<_> = running
         .map(|replica| {
-            let (given, failed) = replica.cells.own_answers();
-            let answers = replica.recent.look(Answers { given, failed });
+            let (given, failed, failed_runs) = replica.cells.own_answers();
+            let answers = replica.recent.look(Answers { given, failed, failed_runs });
             Tally { replica: replica.id.generation, answers }
         })
         .collect();

@@ -114,6 +114,45 @@ async fn mistakes_of_callers_and_deadlines_eject_nobody() -> Result<(), ServeErr
 }
 
 #[actix_web::test]
+async fn one_that_does_not_answer_within_the_backends_own_time_is_ejected() -> Result<(), ServeError> {
+    let late = Work { fails_at: 2..=2, how: How::Late };
+    for tells in [false, true] {
+        let ward = Ward::new();
+        let (stage, work) = hospital(&ward, 3).await;
+        let update = BackendUpdate::default().request_timeout(Some(ms(500)));
+        stage.serve().update_backend_config("ward", update).await?;
+        for _ in 0..210 {
+            if tells {
+                (0..6).try_for_each(|_| work.tell(late.clone()))?;
+                sleep(ms(100)).await;
+            } else {
+                load(&work, late.clone(), 1).await;
+            }
+            if ejections(&stage) > 0 {
+                break;
+            }
+        }
+        sleep(s(2)).await;
+        let now = (generations(stage.serve()), ejections(&stage));
+        assert_eq!(now, (vec![1, 4, 3], 1), "told: {tells}");
+        stage.end().await?;
+    }
+    Ok(())
+}
+
+#[actix_web::test]
+async fn a_tighter_deadline_of_the_caller_ejects_nobody() -> Result<(), ServeError> {
+    let ward = Ward::new();
+    let (stage, work) = hospital(&ward, 3).await;
+    let update = BackendUpdate::default().request_timeout(Some(s(5)));
+    stage.serve().update_backend_config("ward", update).await?;
+    let work = work.options().timeout(ms(500));
+    assert!(load(&work, Work { fails_at: 2..=2, how: How::Late }, 65).await > 20);
+    assert_eq!((generations(stage.serve()), ejections(&stage)), (vec![1, 2, 3], 0));
+    stage.end().await
+}
+
+#[actix_web::test]
 async fn where_all_fail_it_is_the_model_and_nobody_is_ejected() -> Result<(), ServeError> {
     for (replicas, bad) in [(1, 1..=9), (3, 1..=9)] {
         let ward = Ward::new();
