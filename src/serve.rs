@@ -60,7 +60,7 @@ pub use deploy::{DeployOptions, DeployState, Deployed, Progress};
 pub use gpu_status::{GpuStatus, ReplicaGpuStatus};
 pub use options::ServeOptions;
 pub use signals::EndSignals;
-pub(crate) use status::ready;
+pub(crate) use status::{all_running, ready};
 pub use status::{
     BackendStatus, CapacityStatus, EndpointStatus, ReplicaStatus, SeenShare, ShadowStatus, Status,
 };
@@ -420,8 +420,7 @@ impl Serve {
 
     /// All metrics of this Serve as Prometheus text.
     pub fn metrics(&self) -> String {
-        let office = &self.0.office;
-        office.gpus.render(&office.metrics, &office.directory.own_restarts())
+        self.0.office.metrics_text()
     }
 
     /// Makes the Controller panic, to see that nothing acknowledged is lost.

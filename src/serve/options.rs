@@ -6,6 +6,7 @@ use crate::{
     actors::{gpus::GpuSource, timer::TimerKind},
     config::ServeConfig,
     resources::Capacity,
+    store::straight,
 };
 
 /// How a [`Serve`](crate::Serve) is started.
@@ -165,7 +166,7 @@ impl ServeOptions {
     /// ```
     pub fn state(mut self, directory: impl Into<PathBuf>) -> Self {
         let directory = directory.into();
-        self.state = Some(std::path::absolute(&directory).unwrap_or(directory));
+        self.state = Some(straight(&directory).unwrap_or(directory));
         self
     }
 

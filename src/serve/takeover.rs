@@ -20,7 +20,7 @@ use tokio::sync::watch;
 
 use crate::{
     actors::controller::Office,
-    serve::{Serve, ready},
+    serve::{Serve, all_running},
 };
 pub(crate) use handover::Handover;
 
@@ -105,7 +105,7 @@ async fn prepared(office: &Office) -> bool {
     let begun = tokio::time::Instant::now();
     let mut told = false;
     while !office.directory.closing() {
-        let Err(waiting) = ready(office) else { return true };
+        let Err(waiting) = all_running(office) else { return true };
         if !told && begun.elapsed() > PATIENCE {
             let names: Vec<_> = waiting.iter().map(|name| name.as_str()).collect();
             eprintln!("greenroom: not taking over yet: no replica is ready behind: {}", names.join(", "));

@@ -130,8 +130,8 @@ impl Handler<UpdateBackend> for Controller {
 fn changeable<'a>(fleet: &'a Fleet, name: &BackendName) -> Result<&'a BackendEntry, ServeError> {
     let entry = fleet.backends.get(name).filter(|entry| !entry.deleting());
     let entry = entry.ok_or_else(|| ServeError::UnknownBackend(name.clone()))?;
-    // One that was restored, too, has to be whole first.
-    if entry.state.made() {
+    // One that was restored can be mended while it does not start.
+    if entry.created() {
         Ok(entry)
     } else {
         Err(ServeError::invalid(name.as_str(), "it is still being created; change it afterwards"))
