@@ -60,10 +60,10 @@ pub use deploy::{DeployOptions, DeployState, Deployed, Progress};
 pub use gpu_status::{GpuStatus, ReplicaGpuStatus};
 pub use options::ServeOptions;
 pub use signals::EndSignals;
-pub(crate) use status::{all_running, ready};
 pub use status::{
     BackendStatus, CapacityStatus, EndpointStatus, ReplicaStatus, SeenShare, ShadowStatus, Status,
 };
+pub(crate) use status::{all_running, ready};
 
 /// A running service: backends, endpoints, and the threads and actors that serve them. Cheap to clone.
 ///

@@ -176,8 +176,9 @@ mod tests {
 
     /// A tensor whose data is in another file.
     fn tensor(location: &str) -> Vec<u8> {
-        let entry =
-            |key: &str, value: &str| field(13, &[field(1, key.as_bytes()), field(2, value.as_bytes())].concat());
+        let entry = |key: &str, value: &str| {
+            field(13, &[field(1, key.as_bytes()), field(2, value.as_bytes())].concat())
+        };
         [field(9, &[0; 99]), entry("offset", "0"), entry("location", location)].concat()
     }
 

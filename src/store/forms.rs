@@ -80,7 +80,9 @@ pub(crate) fn straight(path: &Path) -> io::Result<PathBuf> {
     for part in std::path::absolute(path)?.components() {
         match part {
             Component::CurDir => {}
-            Component::ParentDir if !straight.is_symlink() && !straight.ends_with("..") => drop(straight.pop()),
+            Component::ParentDir if !straight.is_symlink() && !straight.ends_with("..") => {
+                drop(straight.pop())
+            }
             part => straight.push(part),
         }
     }
