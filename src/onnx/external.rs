@@ -42,6 +42,10 @@ pub(super) fn fingerprint(file: &Path) -> Result<Fingerprint, ServeError> {
 /// The files that a model names. Of one that is no model those found before that showed: it will be refused when it
 /// is loaded.
 fn named_in(file: &Path) -> io::Result<BTreeSet<String>> {
+    // A pipe can be read once only, and was.
+    if !std::fs::metadata(file)?.is_file() {
+        return Ok(BTreeSet::new());
+    }
     let file = File::open(file)?;
     let end = file.metadata()?.len();
     let mut walk = Walk { from: BufReader::new(file), at: 0, found: BTreeSet::new() };

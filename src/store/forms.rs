@@ -81,7 +81,7 @@ pub(crate) fn straight(path: &Path) -> io::Result<PathBuf> {
         match part {
             Component::CurDir => {}
             Component::ParentDir if !straight.is_symlink() && !straight.ends_with("..") => {
-                drop(straight.pop())
+                let _ = straight.pop();
             }
             part => straight.push(part),
         }
