@@ -60,10 +60,10 @@ pub use deploy::{DeployOptions, DeployState, Deployed, Progress};
 pub use gpu_status::{GpuStatus, ReplicaGpuStatus};
 pub use options::ServeOptions;
 pub use signals::EndSignals;
-pub(crate) use status::ready;
 pub use status::{
     BackendStatus, CapacityStatus, EndpointStatus, ReplicaStatus, SeenShare, ShadowStatus, Status,
 };
+pub(crate) use status::{all_running, ready};
 
 /// A running service: backends, endpoints, and the threads and actors that serve them. Cheap to clone.
 ///
@@ -198,7 +198,14 @@ impl Serve {
         let name = BackendName::new(name)?;
         let source = Source::Registered { name: name.clone() };
         let code = Arc::new(backend);
-        self.ask(CreateBackend { name: name.clone(), source, code: Arc::clone(&code) as _, config }).await?;
+        let create = CreateBackend {
+            name: name.clone(),
+            source,
+            code: Arc::clone(&code) as _,
+            config,
+            replaces: false,
+        };
+        self.ask(create).await?;
         self.0.sources.made(name, code);
         Ok(())
     }
@@ -426,8 +433,7 @@ impl Serve {
 
     /// All metrics of this Serve as Prometheus text.
     pub fn metrics(&self) -> String {
-        let office = &self.0.office;
-        office.gpus.render(&office.metrics, &office.directory.own_restarts())
+        self.0.office.metrics_text()
     }
 
     /// Makes the Controller panic, to see that nothing acknowledged is lost.

@@ -17,7 +17,7 @@ use crate::{
     config::{BackendConfig, GpuShare},
     error::{GpuFailure, ServeError},
     gpu::{DetectGpus, GpuDevice, GpuError, GpuLease, GpuManager, LeaseRequest, SharePolicy},
-    metrics::{Metrics, registry::BackendMetrics},
+    metrics::{Aside, Metrics, registry::BackendMetrics},
     resources::{Capacity, Fraction, Resources},
 };
 
@@ -114,8 +114,8 @@ impl Gpus {
     }
 
     /// All metrics as Prometheus text.
-    pub(crate) fn render(&self, metrics: &Metrics, own_restarts: &[(&'static str, u64)]) -> String {
-        metrics.render(own_restarts, self.devices())
+    pub(crate) fn render(&self, metrics: &Metrics, aside: &Aside) -> String {
+        metrics.render(aside, self.devices())
     }
 
     /// Closes those that this Serve has opened, and waits until their drivers are done with them: some crash when a

@@ -11,7 +11,7 @@ use crate::{
     actors::controller::Office,
     config::BackendConfig,
     error::ServeError,
-    metrics::{Metrics, registry::BackendMetrics},
+    metrics::{Aside, Metrics, registry::BackendMetrics},
     resources::{Capacity, Resources},
 };
 
@@ -36,8 +36,8 @@ impl Gpus {
     }
 
     /// All metrics as Prometheus text.
-    pub(crate) fn render(&self, metrics: &Metrics, own_restarts: &[(&'static str, u64)]) -> String {
-        metrics.render(own_restarts)
+    pub(crate) fn render(&self, metrics: &Metrics, aside: &Aside) -> String {
+        metrics.render(aside)
     }
 
     pub(crate) fn close(&self) -> Ready<()> {

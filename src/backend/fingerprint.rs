@@ -40,6 +40,15 @@ impl Fingerprint {
         }
     }
 
+    /// That of this and of a part with a name.
+    #[cfg(feature = "onnx")]
+    pub(crate) fn with(self, name: &[u8], part: Self) -> Self {
+        let more =
+            [&(name.len() as u64).to_le_bytes(), name, &part.bytes.to_le_bytes(), &part.hash.to_le_bytes()];
+        let hash = XxHash3_64::oneshot_with_seed(self.hash, &more.concat());
+        Self { bytes: self.bytes.saturating_add(part.bytes), hash }
+    }
+
     /// That of these bytes.
     pub(crate) fn of(bytes: &[u8]) -> Self {
         // Nothing that is in memory fails to be read.

@@ -50,7 +50,10 @@ impl EndpointDecl {
         });
         let methods = fields.read("methods", methods);
         let traffic = traffic(&mut fields, known);
-        let shadow = fields.nullable("shadow", |item| shadow(item, known, traffic.as_ref()));
+        let shadow = fields.nullable("shadow", |item| {
+            let of = traffic.as_ref().map(|traffic| (name.as_ref(), traffic));
+            shadow(item, known, of)
+        });
         let shadow = shadow.flatten().unwrap_or_default();
         let affinities = [("backend", Affinity::Backend), ("replica", Affinity::Replica)];
         let affinity = fields.read("affinity", |item| item.word(&affinities)).unwrap_or_default();
@@ -91,11 +94,12 @@ fn method(text: &str) -> Result<String, ServeError> {
     Err(ServeError::invalid("method", why))
 }
 
-/// The shadow rules: from each backend to a proportion, or to an object with a proportion.
+/// The shadow rules: from each backend to a proportion, or to an object with a proportion. `of`: the endpoint that they
+/// are of.
 pub(super) fn shadow(
     item: Item<'_>,
     known: &Known,
-    traffic: Option<&TrafficPolicy>,
+    of: Option<(Option<&EndpointName>, &TrafficPolicy)>,
 ) -> Option<Vec<ShadowRule>> {
     let entries = item.entries()?;
     let rules = entries.into_iter().filter_map(|(name, item)| {
@@ -104,7 +108,10 @@ pub(super) fn shadow(
             Err(error) => return item.refuse(error.to_string()),
         };
         known.find(&backend, &item);
-        if !known.may_rest() && traffic.is_some_and(|traffic| traffic.serves_all(&backend)) {
+        let itself = |(endpoint, traffic): (_, &TrafficPolicy)| {
+            traffic.serves_all(&backend) && !known.may_rest(endpoint, &backend)
+        };
+        if of.is_some_and(itself) {
             item.problem(format!(
                 "backend {backend} serves all of the endpoint; it cannot be its shadow too"
             ));

@@ -89,6 +89,23 @@ impl ServeConfig {
         problems.unless(config)
     }
 
+    /// What takes the place of a running configuration, which is read back as it was written too: rules that rest where
+    /// they are there already, a `user_config` as deep as one can be. Whoever has the value has bounded it.
+    ///
+    /// # Errors
+    /// As [`from_json`](Self::from_json).
+    pub(crate) fn instead_of(
+        running: &Self,
+        json: serde_json::Value,
+        base_dir: &Path,
+    ) -> Result<Self, ServeError> {
+        let node = Node::from_kept_json(json).map_err(|problem| ServeError::InvalidConfig(vec![problem]))?;
+        let problems = Problems::default();
+        let known = Known::instead_of(&running.endpoints);
+        let config = Self::read(Item::root(&node, &problems), base_dir, known);
+        problems.unless(config)
+    }
+
     fn read(item: Item<'_>, base_dir: &Path, mut known: Known) -> Option<Self> {
         let mut fields = item.fields()?;
         let http = fields.nullable("http", HttpConfig::read).flatten();

@@ -1,15 +1,17 @@
 //! `Known`: the names and routes that a configuration has declared so far.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::{
     backend_decl::{BackendDecl, Source},
+    endpoint_decl::EndpointDecl,
     item::Item,
     node::shown,
 };
 use crate::{
     ids::{BackendName, EndpointName},
     route::RoutePattern,
+    traffic::ShadowRule,
 };
 
 /// Most backends that a refusal lists.
@@ -25,8 +27,20 @@ pub(crate) struct Known {
     incomplete: bool,
     /// The backends are those of a running service, not of the same text.
     running: bool,
-    /// What is read was in force when it was written; a shadow rule may rest.
-    kept: bool,
+    /// Shadow rules that may rest.
+    resting: Resting,
+}
+
+/// Which shadow rules may be for the backend that serves all of their endpoint: so one rests after a change of the
+/// traffic. Nobody declares one.
+#[derive(Debug, Default)]
+enum Resting {
+    #[default]
+    None,
+    /// Those that are there already.
+    There(BTreeSet<(EndpointName, BackendName)>),
+    /// What is read was in force when it was written.
+    Any,
 }
 
 #[derive(Debug)]
@@ -47,13 +61,27 @@ impl Known {
 
     /// For what was in force when it was written.
     pub(crate) fn kept() -> Self {
-        Self { kept: true, ..Self::default() }
+        Self { resting: Resting::Any, ..Self::default() }
     }
 
-    /// Whether a rule may be for the backend that serves all of its endpoint: so one rests after a change of the
-    /// traffic. Nobody declares one.
-    pub(crate) fn may_rest(&self) -> bool {
-        self.kept
+    /// For what takes the place of a running configuration.
+    pub(crate) fn instead_of(running: &[EndpointDecl]) -> Self {
+        let rules = |decl: &EndpointDecl| {
+            let rule = |rule: &ShadowRule| (decl.name.clone(), rule.backend().clone());
+            decl.shadow.iter().map(rule).collect::<Vec<_>>()
+        };
+        Self { resting: Resting::There(running.iter().flat_map(rules).collect()), ..Self::default() }
+    }
+
+    /// Whether a rule of this endpoint may be for this backend, although that serves all of it.
+    pub(crate) fn may_rest(&self, endpoint: Option<&EndpointName>, backend: &BackendName) -> bool {
+        match &self.resting {
+            Resting::None => false,
+            Resting::There(rules) => {
+                endpoint.is_some_and(|endpoint| rules.contains(&(endpoint.clone(), backend.clone())))
+            }
+            Resting::Any => true,
+        }
     }
 
     /// Some backend's name could not be read.

@@ -26,8 +26,7 @@ pub(crate) fn configure(config: &mut web::ServiceConfig, office: &Arc<Office>) {
     add(config, "/-/healthz", office, |_, _| HttpResponse::Ok().body("success"));
     add(config, "/-/readyz", office, readiness);
     add(config, "/metrics", office, |office, _| {
-        let text = office.gpus.render(&office.metrics, &office.directory.own_restarts());
-        HttpResponse::Ok().content_type(PROMETHEUS).body(text)
+        HttpResponse::Ok().content_type(PROMETHEUS).body(office.metrics_text())
     });
 }
 

@@ -20,7 +20,18 @@ use std::sync::Arc;
 
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusRecorder};
 
-use crate::{ids::ReplicaId, metrics::registry::Registry};
+use crate::{
+    ids::{BackendName, ReplicaId},
+    metrics::registry::Registry,
+};
+
+/// What is told with the counters and kept elsewhere.
+pub(crate) struct Aside {
+    /// Restarts of the runtime's own actors, by kind.
+    pub(crate) own_restarts: Vec<(&'static str, u64)>,
+    /// Calls that wait for the next replica of each backend.
+    pub(crate) waiting: Vec<(BackendName, usize)>,
+}
 
 /// All metrics of one Serve. The process's global recorder is never touched.
 pub(crate) struct Metrics {
@@ -48,10 +59,10 @@ impl Metrics {
     /// Everything as Prometheus text.
     pub(crate) fn render(
         &self,
-        own_restarts: &[(&'static str, u64)],
+        aside: &Aside,
         #[cfg(feature = "gpu")] devices: &[crate::gpu::GpuDevice],
     ) -> String {
-        let mut out = text::render(&self.registry, own_restarts);
+        let mut out = text::render(&self.registry, aside);
         #[cfg(feature = "gpu")]
         if !devices.is_empty() {
             gpu_text::render(&mut out, &self.registry, devices);

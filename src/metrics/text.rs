@@ -3,12 +3,13 @@
 use std::fmt::{Display, Write};
 
 use crate::metrics::{
+    Aside,
     cells::{BATCH_BUCKETS, BUCKETS_US, Reading},
     registry::{BackendReading, Registry, SlotReading},
 };
 
 /// Everything in the registry, one family after the other.
-pub(crate) fn render(registry: &Registry, own_restarts: &[(&'static str, u64)]) -> String {
+pub(crate) fn render(registry: &Registry, aside: &Aside) -> String {
     let mut out = String::with_capacity(8 * 1024);
     let backends = registry.read_backends();
     let total = |read: fn(&BackendReading) -> u64| {
@@ -22,6 +23,7 @@ pub(crate) fn render(registry: &Registry, own_restarts: &[(&'static str, u64)]) 
         }
         rows
     };
+    let waiting = |(name, calls): &(_, usize)| (format!("backend=\"{name}\""), *calls as u64);
     let families = [
         (
             "serve_backend_request_counter_total",
@@ -62,6 +64,12 @@ pub(crate) fn render(registry: &Registry, own_restarts: &[(&'static str, u64)]) 
             each(|r| r.running as u64),
         ),
         (
+            "serve_backend_waiting_queries",
+            "gauge",
+            "Calls that wait for the next replica, while the only one is replaced.",
+            aside.waiting.iter().map(waiting).collect(),
+        ),
+        (
             "serve_overload_refused_total",
             "counter",
             "Calls refused because the backend admits no more.",
@@ -71,7 +79,7 @@ pub(crate) fn render(registry: &Registry, own_restarts: &[(&'static str, u64)]) 
     for (name, kind, help, rows) in families {
         family(&mut out, name, kind, help, rows);
     }
-    head(&mut out, "serve_backend_queuing_latency_ms", "histogram", "Time from taken to begun.");
+    head(&mut out, "serve_backend_queuing_latency_ms", "histogram", "Time from taken by a replica to begun.");
     for BackendReading { name, slots, .. } in &backends {
         for (slot, r) in slots {
             latency(&mut out, "serve_backend_queuing_latency_ms", &replica(name, *slot), &r.queuing);
@@ -132,7 +140,7 @@ pub(crate) fn render(registry: &Registry, own_restarts: &[(&'static str, u64)]) 
         (format!("route=\"{}\",method=\"{}\",status_code=\"{}\"", escape(&k.route), k.method, k.status), n)
     });
     family(&mut out, "serve_num_http_requests_total", "counter", "HTTP requests answered.", http.collect());
-    let own = own_restarts.iter().map(|(kind, n)| (format!("actor=\"{kind}\""), *n)).collect();
+    let own = aside.own_restarts.iter().map(|(kind, n)| (format!("actor=\"{kind}\""), *n)).collect();
     family(&mut out, "serve_actor_restarts_total", "counter", "Restarts of the runtime's own actors.", own);
     let build = vec![(format!("version=\"{}\"", env!("CARGO_PKG_VERSION")), 1)];
     family(&mut out, "serve_build_info", "gauge", "The running version.", build);

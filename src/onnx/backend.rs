@@ -1,7 +1,6 @@
 //! A model as a backend: an ordinary actor that takes [`Infer`], one by one or many at once.
 
 use std::{
-    fs::File,
     path::Path,
     sync::{Arc, Mutex, OnceLock, PoisonError},
 };
@@ -9,16 +8,14 @@ use std::{
 use actix::{Actor, Handler};
 
 use super::{
+    external,
     infer::{Infer, Inferred},
-    joined, load,
+    joined,
     model::OnnxModel,
 };
 use crate::{
     actors::context::ReplicaContext,
-    backend::{
-        Backend, Batch,
-        fingerprint::{Fingerprint, Fingerprinted},
-    },
+    backend::{Backend, Batch, fingerprint::Fingerprinted},
     error::ServeError,
     ids::BackendName,
     oip::OutputSelection,
@@ -56,8 +53,9 @@ impl Backend<OnnxReplica> {
     /// The ONNX model in the file at `path`: it takes [`Infer`] through handles and, over HTTP, the Open
     /// Inference Protocol, version 2, as JSON or with binary tensors.
     ///
-    /// The file must be there when the backend is created or deployed: a fingerprint of its bytes is taken then,
-    /// which tells it from another model where no [`version`](field@crate::BackendConfig::version) is given.
+    /// The file must be there when the backend is created or deployed: a fingerprint of its bytes, and of those of
+    /// the files beside it that hold tensors of it, is taken then, which tells it from another model where no
+    /// [`version`](field@crate::BackendConfig::version) is given.
     ///
     /// The file is loaded when the first replica starts, and once: all replicas share the weights. Each replica
     /// has a thread of its own unless the options say otherwise, and computes on as many threads as
@@ -102,10 +100,7 @@ impl Backend<OnnxReplica> {
         );
         backend.model = Some(known);
         backend.no_gpu = Some("an ONNX model is run on CPUs here and can use no GPU; ask for num_cpus");
-        backend.fingerprint = Some(Fingerprinted::by(move || {
-            let bytes = File::open(&file).and_then(Fingerprint::read);
-            bytes.map_err(|error| load::unreadable(&file, &error))
-        }));
+        backend.fingerprint = Some(Fingerprinted::by(move || external::fingerprint(&file)));
         backend.infers().batched::<Infer>().retries_batches::<Infer>().compute()
     }
 }

@@ -31,7 +31,7 @@ pub(super) enum Dim {
 }
 
 /// A field with bytes inside.
-fn field(number: u8, content: &[u8]) -> Vec<u8> {
+pub(super) fn field(number: u8, content: &[u8]) -> Vec<u8> {
     assert!(content.len() < 1 << 14, "two bytes of length are enough for these files");
     let mut out = vec![number << 3 | 2, content.len() as u8 & 0x7f | 0x80, (content.len() >> 7) as u8];
     out.extend(content);

@@ -5,6 +5,7 @@
 
 mod backend;
 mod convert;
+mod external;
 mod infer;
 mod joined;
 mod load;

@@ -7,6 +7,7 @@ use crate::{
     config::ServeConfig,
     resources::Capacity,
     serve::takeover::CLAIM_MAX,
+    store::straight,
 };
 
 /// How a [`Serve`](crate::Serve) is started.
@@ -175,7 +176,7 @@ impl ServeOptions {
     /// ```
     pub fn state(mut self, directory: impl Into<PathBuf>) -> Self {
         let directory = directory.into();
-        self.state = Some(std::path::absolute(&directory).unwrap_or(directory));
+        self.state = Some(straight(&directory).unwrap_or(directory));
         self
     }
 

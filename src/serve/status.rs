@@ -8,7 +8,7 @@ use crate::{
     actors::{
         backend_state::BackendState,
         controller::Office,
-        fleet::{EndpointEntry, ReplicaEntry, Seen},
+        fleet::{BackendEntry, EndpointEntry, ReplicaEntry, Seen},
         reconcile::ReplicaState,
     },
     comparison::ComparisonReport,
@@ -94,10 +94,11 @@ impl Serve {
         }
     }
 
-    /// Whether every endpoint can be served now; otherwise those that cannot.
+    /// Whether every endpoint can be served now; otherwise those that cannot. While the only replica of a backend is
+    /// replaced, its calls wait for the next: they are served.
     ///
     /// # Errors
-    /// The endpoints behind which some backend has no replica ready.
+    /// The endpoints behind which some backend has no replica ready, and none that is replaced.
     pub fn ready(&self) -> Result<(), Vec<EndpointName>> {
         ready(&self.0.office)
     }
@@ -121,16 +122,28 @@ fn seen(backends: &[Seen]) -> Vec<SeenShare> {
     seen.map(|(backend, requests)| SeenShare { backend, requests, share: share(requests) }).collect()
 }
 
-/// Whether every endpoint can be served now; otherwise those that cannot.
+/// Whether every endpoint can be served now; otherwise those that cannot. While the only replica of a backend is
+/// replaced, its calls wait for the next: they are served.
 pub(crate) fn ready(office: &Office) -> Result<(), Vec<EndpointName>> {
+    served(office, |entry| entry.holding && entry.state.made() || running(entry))
+}
+
+/// Whether every endpoint can be served now with replicas that run; otherwise those that cannot.
+pub(crate) fn all_running(office: &Office) -> Result<(), Vec<EndpointName>> {
+    served(office, running)
+}
+
+fn running(entry: &BackendEntry) -> bool {
+    entry.replicas.iter().any(|replica| replica.state == ReplicaState::Running)
+}
+
+fn served(office: &Office, by: impl Fn(&BackendEntry) -> bool) -> Result<(), Vec<EndpointName>> {
     let fleet = office.fleet();
-    let ready = |name: &BackendName| {
-        fleet.backends.get(name).is_some_and(|b| b.replicas.iter().any(|r| r.state == ReplicaState::Running))
-    };
+    let serves = |name: &BackendName| fleet.backends.get(name).is_some_and(&by);
     let waiting: Vec<_> = fleet
         .endpoints
         .iter()
-        .filter(|(_, e)| !e.declared.traffic.iter().all(|(backend, share)| share == 0.0 || ready(backend)))
+        .filter(|(_, e)| !e.declared.traffic.iter().all(|(backend, share)| share == 0.0 || serves(backend)))
         .map(|(name, _)| name.clone())
         .collect();
     if waiting.is_empty() { Ok(()) } else { Err(waiting) }

@@ -28,7 +28,7 @@ use tokio::sync::watch;
 use crate::{
     actors::controller::Office,
     error::ServeError,
-    serve::{Serve, ready},
+    serve::{Serve, all_running},
 };
 use changes::Changes;
 pub(crate) use handover::{Handover, Kept};
@@ -151,7 +151,7 @@ async fn prepared(office: &Office, handover: &Handover) -> bool {
     let begun = tokio::time::Instant::now();
     let mut told = false;
     while !office.directory.closing() {
-        let Err(waiting) = ready(office) else { return true };
+        let Err(waiting) = all_running(office) else { return true };
         if handover.is_over() {
             return true;
         }

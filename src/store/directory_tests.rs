@@ -10,7 +10,7 @@ use std::{
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
-use super::{Saved, Store, absolute, checked, decl_of, same, with_functions};
+use super::{Saved, Store, absolute, checked, decl_of, same, straight, with_functions};
 use crate::{
     config::{BackendConfig, BackendDecl, EndpointDecl, RestartPolicy, ServeConfig, Source},
     endpoint::Endpoint,
@@ -366,11 +366,23 @@ fn paths_become_absolute_and_two_that_say_the_same_are_the_same() {
     let again = whole.clone();
     absolute(&mut whole).unwrap();
     assert_eq!(again, whole);
+    // Otherwise spelled, they are the same.
+    whole.backends[0].source = Source::Onnx { path: "./other/../models/./m.onnx".into() };
+    whole.state = Some("models/../state/".into());
+    absolute(&mut whole).unwrap();
+    assert_eq!(again, whole);
+    assert_eq!(straight("/../a/b/../../c".as_ref()).unwrap(), Path::new("/c"));
     assert!(same(&whole, &whole.clone()) && !same(&whole, &config));
     #[cfg(unix)]
     {
         let path: &std::ffi::OsStr = std::os::unix::ffi::OsStrExt::from_bytes(b"/\xff.onnx");
         config.backends[0].source = Source::Onnx { path: path.into() };
         assert!(absolute(&mut config).unwrap_err().to_string().contains("is no text"));
+        // Behind a link `..` is the folder above the one that it stands for.
+        let link = std::env::temp_dir().join(format!("greenroom-straight-{}", std::process::id()));
+        std::os::unix::fs::symlink("/usr/bin", &link).unwrap();
+        assert_eq!(straight(&link.join("../m")).unwrap(), link.join("../m"));
+        assert_eq!(straight(&link.join("a/../m")).unwrap(), link.join("m"));
+        fs::remove_file(link).unwrap();
     }
 }

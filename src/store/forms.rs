@@ -1,6 +1,9 @@
 //! Backends and endpoints in the form in which they are kept, and back.
 
-use std::{io, path::PathBuf};
+use std::{
+    io,
+    path::{Component, Path, PathBuf},
+};
 
 use crate::{
     config::{EndpointDecl, ServeConfig, Source},
@@ -67,23 +70,49 @@ pub(crate) fn same(a: &ServeConfig, b: &ServeConfig) -> bool {
     }
 }
 
+/// The path from the root, without `.` and `..`: one file has one spelling. Links are not followed, as what one stands
+/// for may change; so `..` stays behind one, where it means something else. Nothing need be there.
+///
+/// # Errors
+/// Without a working directory nothing relative means anything.
+pub(crate) fn straight(path: &Path) -> io::Result<PathBuf> {
+    let mut straight = PathBuf::new();
+    for part in std::path::absolute(path)?.components() {
+        match part {
+            Component::CurDir => {}
+            Component::ParentDir if !straight.is_symlink() && !straight.ends_with("..") => {
+                let _ = straight.pop();
+            }
+            part => straight.push(part),
+        }
+    }
+    Ok(straight)
+}
+
 /// Makes all paths mean the same from every working directory.
 ///
 /// # Errors
 /// A path that is no text cannot be written down; and without a working directory nothing relative means anything.
 pub(crate) fn absolute(config: &mut ServeConfig) -> io::Result<()> {
-    let absolute = |path: &mut PathBuf| {
-        if path.to_str().is_none() {
-            return Err(io::Error::other(format!("the path {} is no text", path.display())));
-        }
-        *path = std::path::absolute(&path)?;
-        Ok(())
-    };
-    config.state.iter_mut().chain(&mut config.takeover).try_for_each(absolute)?;
-    for backend in &mut config.backends {
-        if let Source::Onnx { path } = &mut backend.source {
-            absolute(path)?;
-        }
+    config.state.iter_mut().chain(&mut config.takeover).try_for_each(straighten)?;
+    config.backends.iter_mut().map(|decl| &mut decl.source).try_for_each(straight_source)
+}
+
+/// Makes the path of a source mean the same from every working directory.
+///
+/// # Errors
+/// As [`absolute`].
+pub(crate) fn straight_source(source: &mut Source) -> io::Result<()> {
+    match source {
+        Source::Onnx { path } => straighten(path),
+        Source::Registered { .. } => Ok(()),
     }
+}
+
+fn straighten(path: &mut PathBuf) -> io::Result<()> {
+    if path.to_str().is_none() {
+        return Err(io::Error::other(format!("the path {} is no text", path.display())));
+    }
+    *path = straight(path)?;
     Ok(())
 }

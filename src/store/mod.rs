@@ -9,6 +9,6 @@ mod forms;
 mod saved;
 
 pub(crate) use directory::Store;
-pub(crate) use forms::{absolute, checked, decl_of, same, with_functions};
+pub(crate) use forms::{absolute, checked, decl_of, same, straight, straight_source, with_functions};
 pub(crate) use saved::Saved;
 pub use saved::{Applied, HISTORY_MAX};

@@ -64,6 +64,7 @@ async fn the_metrics_of_ray_serve_are_there_under_their_names() {
         ("serve_backend_processing_latency_ms_count", replica),
         ("serve_backend_processing_latency_ms_sum", replica),
         ("serve_replica_queued_queries", replica),
+        ("serve_backend_waiting_queries", "backend=\"b\""),
         ("serve_replica_processing_queries", replica),
         ("serve_num_http_requests_total", "route=\"/do\",method=\"GET\",status_code=\"200\""),
         ("serve_num_router_requests_total", "endpoint=\"e\",backend=\"b\""),

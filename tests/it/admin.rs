@@ -5,6 +5,7 @@ mod browsers;
 mod config;
 mod endpoints;
 mod openapi;
+mod read_back;
 mod requests;
 mod shutdown;
 #[cfg(feature = "onnx")]

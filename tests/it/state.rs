@@ -5,6 +5,7 @@ mod bad;
 mod binary;
 mod killed;
 mod measured;
+mod mended;
 mod undone;
 
 use std::{

@@ -30,24 +30,26 @@ pub(crate) struct CreateBackend {
     pub(crate) source: Source,
     pub(crate) code: Arc<dyn Code>,
     pub(crate) config: BackendConfig,
+    /// In the place of one that was restored and awaits other code.
+    pub(crate) replaces: bool,
 }
 
 impl Handler<CreateBackend> for Controller {
     type Result = ResponseFuture<Outcome>;
     fn handle(
         &mut self,
-        CreateBackend { name, source, code, config }: CreateBackend,
+        CreateBackend { name, source, code, config, replaces }: CreateBackend,
         ctx: &mut Self::Context,
     ) -> Self::Result {
         if code.is_unread() {
             let read = Arc::clone(&code);
-            return reading::first(read, CreateBackend { name, source, code, config }, ctx);
+            return reading::first(read, CreateBackend { name, source, code, config, replaces }, ctx);
         }
         if self.office.gpus.are_missing_for(&config.resources) {
-            return self.open_first(CreateBackend { name, source, code, config }, ctx);
+            return self.open_first(CreateBackend { name, source, code, config, replaces }, ctx);
         }
         let (tx, rx) = oneshot::channel();
-        let opened = self.opening(BackendDecl { name, source, config }, code);
+        let opened = self.opening(BackendDecl { name, source, config }, code, replaces);
         match opened.and_then(|opening| self.open(opening, tx, ctx)) {
             Ok(()) => wait(rx),
             Err(why) => refuse(why),
@@ -73,7 +75,7 @@ impl Handler<DeployBackend> for Controller {
         ctx: &mut Self::Context,
     ) -> Self::Result {
         if !self.office.fleet().backends.contains_key(&name) {
-            return self.handle(CreateBackend { name, source, code, config }, ctx);
+            return self.handle(CreateBackend { name, source, code, config, replaces: true }, ctx);
         }
         if let Err(why) = code.check(&config) {
             return refuse(why);
@@ -130,8 +132,8 @@ impl Handler<UpdateBackend> for Controller {
 fn changeable<'a>(fleet: &'a Fleet, name: &BackendName) -> Result<&'a BackendEntry, ServeError> {
     let entry = fleet.backends.get(name).filter(|entry| !entry.deleting());
     let entry = entry.ok_or_else(|| ServeError::UnknownBackend(name.clone()))?;
-    // One that was restored, too, has to be whole first.
-    if entry.state.made() {
+    // One that was restored can be mended while it does not start.
+    if entry.created() {
         Ok(entry)
     } else {
         Err(ServeError::invalid(name.as_str(), "it is still being created; change it afterwards"))

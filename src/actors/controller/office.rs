@@ -3,9 +3,16 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::{
-    actors::{controller::Memory, fleet::Fleet, gpus::Gpus, threads::Threads, timer::TimerKind},
+    actors::{
+        controller::Memory,
+        fleet::{BackendEntry, Fleet},
+        gpus::Gpus,
+        threads::Threads,
+        timer::TimerKind,
+    },
     comparison::comparer::Comparer,
-    metrics::{Metrics, in_flight::InFlight},
+    ids::BackendName,
+    metrics::{Aside, Metrics, in_flight::InFlight},
     routing::{directory::Directory, models::Models, routes::Routes},
 };
 
@@ -32,5 +39,12 @@ pub(crate) struct Office {
 impl Office {
     pub(crate) fn fleet(&self) -> MutexGuard<'_, Fleet> {
         self.fleet.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// All metrics as Prometheus text.
+    pub(crate) fn metrics_text(&self) -> String {
+        let waiting = |(name, entry): (&BackendName, &BackendEntry)| (name.clone(), entry.routes.waiting());
+        let waiting: Vec<_> = self.fleet().backends.iter().map(waiting).collect();
+        self.gpus.render(&self.metrics, &Aside { own_restarts: self.directory.own_restarts(), waiting })
     }
 }

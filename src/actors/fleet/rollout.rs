@@ -93,7 +93,10 @@ impl BackendEntry {
             Some(_) => self.retired.push(old.code),
         }
         self.changed = tokio::time::Instant::now();
-        self.enter(BackendState::Updating);
+        // One that was restored and was not whole since has still to become so.
+        if self.state.made() {
+            self.enter(BackendState::Updating);
+        }
         Ok(())
     }
 

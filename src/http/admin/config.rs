@@ -22,7 +22,7 @@ pub(super) async fn put(mut ask: Ask) -> Answered {
     let dry_run = ask.query.flag("dry_run", false);
     let how = How::read(&mut ask, "deploy");
     ask.query.finish()?;
-    let wanted = ServeConfig::from_json(ask.json()?, &base_dir()?)?;
+    let wanted = ServeConfig::instead_of(&ask.serve.config(), ask.json()?, &base_dir()?)?;
     if dry_run {
         return Ok(document(&planned(&ask.serve, wanted).await?));
     }

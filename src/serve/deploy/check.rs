@@ -1,6 +1,6 @@
 //! Every mistake of a configuration that can be known before any of it is done, each with its place.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{collections::BTreeMap, path::PathBuf, sync::Arc};
 
 use crate::{
     actors::{
@@ -14,8 +14,7 @@ use crate::{
     metrics::registry::Outside,
     routing::backend_routes::BackendRoutes,
     serve::Serve,
-    store::checked,
-    traffic::ShadowRule,
+    store::{checked, straight},
 };
 
 /// The code of every backend of a configuration.
@@ -69,13 +68,15 @@ impl Serve {
     /// Sections of the process itself that differ from what it runs with.
     fn fixed(&self, wanted: &ServeConfig) -> Vec<Problem> {
         let (absent, running) = (ServeConfig::default(), self.process(&self.0.office.fleet()));
-        let state = wanted.state.as_ref().map(std::path::absolute);
-        let kept = || state.and_then(Result::ok) == self.0.options.state;
+        let same = |wanted: &Option<PathBuf>, kept: &Option<PathBuf>| {
+            let whole = |path: &Option<PathBuf>| path.as_deref().and_then(|path| straight(path).ok());
+            wanted.is_none() || whole(wanted) == whole(kept)
+        };
         let sections = [
             ("http", wanted.http == running.http || wanted.http == absent.http),
             ("admin", wanted.admin == running.admin || wanted.admin == absent.admin),
-            ("state", wanted.state.is_none() || kept()),
-            ("takeover", wanted.takeover.is_none() || wanted.takeover == running.takeover),
+            ("state", same(&wanted.state, &self.0.options.state)),
+            ("takeover", same(&wanted.takeover, &running.takeover)),
             ("capacity", wanted.capacity == running.capacity || wanted.capacity == absent.capacity),
         ];
         let differing = sections.iter().filter(|(_, same)| !same);
@@ -139,23 +140,15 @@ fn form(wanted: &ServeConfig, now: &ServeConfig) -> Result<(), ServeError> {
         return Err(ServeError::InvalidConfig(problems));
     }
     let mut plain = wanted.clone();
-    for EndpointDecl { name, traffic, shadow, .. } in &mut plain.endpoints {
-        // A rule rests when all of the traffic was sent to its backend; nobody declares one.
-        let there = now.endpoints.iter().find(|decl| decl.name == *name);
-        let rests = |rule: &ShadowRule| {
-            traffic.serves_all(rule.backend()) && there.is_some_and(|decl| decl.shadow.contains(rule))
-        };
-        shadow.retain(|rule| !rests(rule));
-        for rule in shadow {
-            // A function has no form in a file.
-            if rule.compared().is_some_and(|compare| compare.asks()) {
-                *rule = rule.clone().uncompared();
-            }
+    // A function has no form in a file.
+    for rule in plain.endpoints.iter_mut().flat_map(|decl| &mut decl.shadow) {
+        if rule.compared().is_some_and(|compare| compare.asks()) {
+            *rule = rule.clone().uncompared();
         }
     }
     let json =
         serde_json::to_value(&plain).map_err(|error| ServeError::Internal(error.to_string().into()))?;
-    ServeConfig::from_json(json, std::path::Path::new("")).map(drop)
+    ServeConfig::instead_of(now, json, std::path::Path::new("")).map(drop)
 }
 
 /// The backends that an endpoint names.

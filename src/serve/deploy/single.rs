@@ -6,7 +6,7 @@ use crate::{
     error::ServeError,
     plan::{Plan, PlanStep},
     serve::{Serve, deploy::same_code},
-    store::checked,
+    store::{checked, straight_source},
 };
 
 impl Serve {
@@ -15,7 +15,8 @@ impl Serve {
     /// # Errors
     /// A source without code, options that are not allowed or do not fit, replicas that do not start; then it is as it
     /// was.
-    pub(crate) async fn set_backend(&self, decl: BackendDecl) -> Result<Vec<PlanStep>, ServeError> {
+    pub(crate) async fn set_backend(&self, mut decl: BackendDecl) -> Result<Vec<PlanStep>, ServeError> {
+        straight_source(&mut decl.source).map_err(|error| ServeError::invalid("onnx", error.to_string()))?;
         let (serve, asked) = (self.clone(), decl.clone());
         // A model's file is read, on a thread that may wait for it.
         let check = move || {

@@ -5,7 +5,7 @@ use greenroom::{Resources, Route};
 use tokio::time::Instant;
 
 use super::*;
-use crate::support::until;
+use crate::support::{metric, until};
 
 /// One replica where there is room for one.
 async fn alone(config: BackendConfig) -> Serve {
@@ -36,9 +36,12 @@ async fn calls_wait_and_the_next_one_answers_them_in_their_order() {
     let deployed = closed(&serve, config("1", 1)).await;
     let waiting: Vec<_> = (0..50).map(|_| handle.call(Work)).collect();
     assert_eq!(before.await.unwrap().made_as, "old", "what ran there is finished there");
+    let shown = || metric(&serve, "serve_backend_waiting_queries", "backend=\"counter\"");
+    assert_eq!((shown(), serve.ready()), (50, Ok(())), "they are seen, and will be answered");
     for answer in join_all(waiting).await {
         assert_eq!(answer.unwrap().made_as, "new");
     }
+    assert_eq!(shown(), 0);
     deployed.await.unwrap().unwrap();
     serve.shutdown().await.unwrap();
 }
