@@ -65,3 +65,6 @@ impl Actor for Controller {
         closed.iter().for_each(|routes| routes.let_go());
     }
 }
+
+#[cfg(test)]
+mod tests;
