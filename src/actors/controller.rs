@@ -10,6 +10,7 @@ mod endpoints;
 mod events;
 mod health;
 mod holding;
+mod losing;
 mod memory;
 mod office;
 mod opening;
@@ -53,12 +54,6 @@ pub(crate) use office::Office;
 pub(crate) use resolved::Resolved;
 pub(crate) use whole::{Quiet, SetEndpoints};
 
-/// First pause before a replica that gave up is replaced; doubled for each further one in a row.
-const REPLACE_PAUSE: Duration = Duration::from_millis(500);
-/// Longest such pause.
-const REPLACE_PAUSE_MAX: Duration = Duration::from_secs(30);
-/// How often a serving thread is looked for while there is none.
-const THREAD_PAUSE: Duration = Duration::from_millis(10);
 /// How long a replica that was told to stop may take before it is given up for lost.
 const STOP_GRACE: Duration = Duration::from_millis(500);
 
@@ -81,11 +76,12 @@ impl Controller {
         let Fleet { backends, pool, .. } = &mut *fleet;
         let Some(entry) = backends.get_mut(name) else { return };
         entry.surge(pool);
+        let mut released = None;
         for action in next_actions(entry.aim(), &entry.observed()) {
             match action {
-                Action::Start(slot) if self.start(name, entry, slot, ctx) => {}
+                Action::Start(slot) if self.start(name, entry, slot, ctx) => entry.threadless = None,
                 Action::Start(_) => {
-                    self.no_thread(name, entry, ctx);
+                    released = self.no_thread(name, entry, ctx);
                     break;
                 }
                 Action::Drain(generation) => drain(name, entry, generation, ctx),
@@ -105,7 +101,9 @@ impl Controller {
         }
         entry.look();
         entry.give_back(pool);
-        let released = if entry.hold_is_over() { entry.unhold() } else { None };
+        if entry.hold_is_over() {
+            released = released.or(entry.unhold());
+        }
         let retired = std::mem::take(&mut entry.retired);
         let mut removed = None;
         if entry.deleting() && entry.replicas.is_empty() {
@@ -193,6 +191,7 @@ impl Controller {
             state,
             since: Instant::now(),
             reason: None,
+            drains_until: None,
             control,
             ports,
             config: entry.config.user_config.clone(),
@@ -204,56 +203,6 @@ impl Controller {
             seat,
         });
         true
-    }
-
-    /// Looks again a little later; a change that has waited too long for a thread is given up.
-    fn no_thread(&self, name: &BackendName, entry: &mut BackendEntry, ctx: &mut ReplicaContext<Self>) {
-        let why: Box<str> = "there is no serving thread; lend one or listen first".into();
-        entry.last_error = Some(why.clone());
-        let now = tokio::time::Instant::now();
-        let late = now.duration_since(entry.changed) >= entry.config.startup_timeout;
-        if late && self.office.undo(name, entry, ServeError::StartFailed { backend: name.clone(), why }) {
-            self.again(name, Duration::ZERO, ctx);
-        } else if entry.look_again.is_none_or(|at| at <= now) {
-            entry.look_again = Some(now + THREAD_PAUSE);
-            self.again(name, THREAD_PAUSE, ctx);
-        }
-    }
-
-    /// A replica is gone for good, without having been told to go.
-    fn lost(&self, name: &BackendName, generation: u64, why: Box<str>, ctx: &mut ReplicaContext<Self>) {
-        let mut released = None;
-        let mut fleet = self.office.fleet();
-        let Some(entry) = fleet.backends.get_mut(name) else { return };
-        let Some(replica) = entry.replica(generation) else { return };
-        let (slot, started) = (replica.id.slot, replica.state == ReplicaState::Running);
-        let was_to_go = replica.state == ReplicaState::Draining;
-        let wanted = replica.release == entry.release;
-        entry.remove(generation);
-        if was_to_go {
-            return self.again(name, Duration::ZERO, ctx);
-        }
-        entry.last_error = Some(why.clone());
-        entry.publish();
-        let failed = ServeError::StartFailed { backend: name.clone(), why };
-        if started {
-            entry.metrics.replaced(slot);
-        } else if wanted && self.office.undo(name, entry, failed.clone()) {
-            return self.again(name, Duration::ZERO, ctx);
-        } else if wanted {
-            // There is nothing to go back to: it is tried again, and nobody waits for that.
-            let failed = entry.failure.take().unwrap_or(failed);
-            entry.answer(&Err(failed));
-            released = entry.unhold();
-        }
-        entry.look();
-        let pause =
-            REPLACE_PAUSE.saturating_mul(1 << entry.failed_replacements.min(16)).min(REPLACE_PAUSE_MAX);
-        let pause = if started && entry.failed_replacements == 0 { Duration::ZERO } else { pause };
-        entry.failed_replacements += 1;
-        drop(fleet);
-        released.iter().for_each(|routes| routes.let_go());
-        self.again(name, pause, ctx);
     }
 
     fn again(&self, name: &BackendName, after: Duration, ctx: &mut ReplicaContext<Self>) {

@@ -25,7 +25,7 @@ impl Fleet {
         let mut pool = self.pool.clone();
         for Need { backend, replicas, resources } in needs {
             if let Some(entry) = self.backends.get(backend) {
-                pool = pool.without(&entry.claims);
+                pool = pool.without(entry.claims.iter());
             }
             admit(&mut pool, backend, replicas, resources)?;
         }

@@ -27,7 +27,7 @@ use crate::{
     health::{Ejector, Recent, Record},
     ids::{BackendName, EndpointName, ReplicaId},
     metrics::{cells::ReplicaCells, registry::BackendMetrics, spread::Spread},
-    resources::{Capacity, Claim, Pool, Resources},
+    resources::{Capacity, Pool},
     routing::{backend_port::ReplicaPorts, backend_routes::BackendRoutes, endpoint::EndpointSlot},
     traffic::window::Window,
 };
@@ -99,7 +99,7 @@ impl EndpointEntry {
     }
 }
 
-pub(crate) use claims::no_resources;
+pub(crate) use claims::{Claims, no_resources};
 pub(crate) use rollout::{Target, Wish, same_code};
 
 /// Who waits for a change, and what for.
@@ -128,12 +128,11 @@ pub(crate) struct BackendEntry {
     pub(crate) changed: tokio::time::Instant,
     /// When a thread is looked for again, while there is none.
     pub(crate) look_again: Option<tokio::time::Instant>,
+    /// Since when there has been none.
+    pub(crate) threadless: Option<tokio::time::Instant>,
     pub(crate) routes: Arc<BackendRoutes>,
     pub(crate) replicas: Vec<ReplicaEntry>,
-    /// One for each replica that there is or is to be; a replica that is replaced leaves its claim to the next.
-    pub(crate) claims: Vec<Claim>,
-    /// What each of them is of: enough for a replica of any release that there is.
-    pub(crate) claimed: Arc<Resources>,
+    pub(crate) claims: Claims,
     pub(crate) metrics: Arc<BackendMetrics>,
     pub(crate) generation: u64,
     /// Changes of a replica's `user_config` so far, failed ones too.
@@ -163,6 +162,8 @@ pub(crate) struct ReplicaEntry {
     pub(crate) since: Instant,
     /// Why it is in this state.
     pub(crate) reason: Option<Box<str>>,
+    /// When it is stopped by force, once it drains.
+    pub(crate) drains_until: Option<tokio::time::Instant>,
     pub(crate) control: Arc<dyn ReplicaControl>,
     pub(crate) ports: Arc<ReplicaPorts>,
     /// The `user_config` that it has, or starts with.

@@ -91,7 +91,7 @@ impl Pool {
     /// How many would fit, what is short and what there would have to be.
     pub(crate) fn admit(&mut self, asked: &Arc<Resources>, n: u32) -> Result<Vec<Claim>, Shortage> {
         let mut claims = Vec::new();
-        self.exchange(&mut claims, asked, n).map(|()| claims)
+        self.exchange(&mut claims, asked, n, 0).map(|()| claims)
     }
 
     /// As many claims, up to `n`, as there are GPUs, memory and all else for; of CPUs more may be taken than there
@@ -100,7 +100,8 @@ impl Pool {
         (0..n).map_while(|_| self.free.take(asked, Cpus::Beyond, &[])).collect()
     }
 
-    /// `n` claims of `asked` in the place of `claims`; all of them, or all stays as it is.
+    /// `n` claims of `asked` in the place of `claims`, and `beyond` others that may be beyond the CPUs that there are;
+    /// all of them, or all stays as it is.
     ///
     /// # Errors
     /// How many would fit, what is short and what there would have to be.
@@ -109,21 +110,25 @@ impl Pool {
         claims: &mut Vec<Claim>,
         asked: &Arc<Resources>,
         n: u32,
+        beyond: u32,
     ) -> Result<(), Shortage> {
+        let all = n.saturating_add(beyond);
         let mut given = self.free.clone();
         claims.iter().for_each(|claim| given.give(claim));
         let mut free = given.clone();
         // Where those are that have GPUs already, if there is room.
         let at = |i: u32| claims.get(i as usize).map_or(&[] as &[usize], |claim| &claim.gpus);
-        let made: Vec<_> = (0..n).map_while(|i| free.take(asked, Cpus::Within, at(i))).collect();
-        if made.len() == n as usize {
+        let limit = |i: u32| if i < n { Cpus::Within } else { Cpus::Beyond };
+        let made: Vec<_> = (0..all).map_while(|i| free.take(asked, limit(i), at(i))).collect();
+        if made.len() == all as usize {
             self.free = free;
             // What the old ones held is in it.
             *claims = made;
             return Ok(());
         }
         // Claims that were made in a copy of what is free hold nothing.
-        Err(Shortage { fit: made.len() as u32, lacks: lacks(&self.total, &given, asked, n) })
+        let fit = made.len() as u32;
+        Err(Shortage { fit, lacks: lacks(&self.total, &given, asked, if fit < n { n } else { all }) })
     }
 
     /// As many claims of `asked` in the place of `claims`, which are of no less of anything.
@@ -146,6 +151,12 @@ impl Pool {
     #[expect(clippy::needless_pass_by_value, reason = "nobody has a claim that was given back")]
     pub(crate) fn release(&mut self, claim: Claim) {
         self.free.give(&claim);
+    }
+
+    /// CPUs that are free, in ten-thousandths; fewer than none where more were taken than there are.
+    #[cfg(test)]
+    pub(crate) fn cpus_left(&self) -> Option<i64> {
+        self.free.cpus
     }
 
     /// What it will be when these have been given back.

@@ -111,9 +111,9 @@ fn what_is_held_counts_as_free_for_what_takes_its_place() {
     let large = Arc::new(asked(2.0).num_gpus(1.0));
     let mut held = pool.admit(&small, 2).unwrap();
     let before = pool.free();
-    assert_eq!(pool.exchange(&mut held, &large, 3).unwrap_err().fit, 2);
+    assert_eq!(pool.exchange(&mut held, &large, 3, 0).unwrap_err().fit, 2);
     assert_eq!((pool.free(), held.len()), (before.clone(), 2), "a refusal changes nothing");
-    pool.exchange(&mut held, &large, 2).unwrap();
+    pool.exchange(&mut held, &large, 2, 0).unwrap();
     assert_eq!(pool.free().num_cpus, Some(Amount::ZERO));
     let beyond = pool.admit_beyond_cpus(&Arc::new(asked(1.0)), 1);
     pool.lessen(&mut held, &small);

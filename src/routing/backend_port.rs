@@ -254,6 +254,8 @@ impl<M: Request> AnyBackendPort for Shared<M> {
     fn close(&self) {
         self.port.closed.store(true, Ordering::Relaxed);
         self.publish(&[]);
+        // Whoever still works on the replicas does not open it again.
+        self.port.room.end();
     }
 
     fn set_timeout(&self, timeout: Option<Duration>) {

@@ -15,6 +15,8 @@ pub(super) struct WaitingRoom<M: Request>(Mutex<Room<M>>);
 struct Room<M: Request> {
     /// Calls that may wait; none: it is closed.
     seats: Option<usize>,
+    /// Closed for good.
+    ended: bool,
     calls: VecDeque<Call<M>>,
 }
 
@@ -29,7 +31,7 @@ pub(super) enum TurnedAway {
 
 impl<M: Request> Default for WaitingRoom<M> {
     fn default() -> Self {
-        Self(Mutex::new(Room { seats: None, calls: VecDeque::new() }))
+        Self(Mutex::new(Room { seats: None, ended: false, calls: VecDeque::new() }))
     }
 }
 
@@ -39,9 +41,16 @@ impl<M: Request> WaitingRoom<M> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// From now on so many calls may wait.
+    /// From now on so many calls may wait, unless it is closed for good.
     pub(super) fn open(&self, seats: usize) {
-        self.lock().seats = Some(seats);
+        let mut room = self.lock();
+        room.seats = Some(seats).filter(|_| !room.ended);
+    }
+
+    /// From now on none may wait, whoever opens it. Those that did are still to be taken out.
+    pub(super) fn end(&self) {
+        let mut room = self.lock();
+        (room.seats, room.ended) = (None, true);
     }
 
     /// From now on none may wait; those that did are given back in their order.
@@ -113,6 +122,18 @@ mod tests {
         assert_eq!(room.waiting(), 3);
         assert_eq!(names(room.close()), [1, 2, 4]);
         assert_eq!(turned_away(5, false), Some((5, TurnedAway::Closed)));
+    }
+
+    #[test]
+    fn once_it_is_closed_for_good_nobody_opens_it_and_those_inside_are_given_back() {
+        let room = WaitingRoom::default();
+        room.open(9);
+        assert!(room.enter(call(1).0, false).is_ok());
+        room.end();
+        room.open(9);
+        let turned_away = room.enter(call(2).0, true).err().map(|(_, why)| why);
+        assert_eq!(turned_away, Some(TurnedAway::Closed));
+        assert_eq!(names(room.close()), [1]);
     }
 
     #[test]

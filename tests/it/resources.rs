@@ -278,3 +278,48 @@ async fn a_capacity_that_cannot_be_is_refused_at_the_start() {
     let places: Vec<_> = problems.iter().map(|problem| problem.place.as_str()).collect();
     assert_eq!(places, ["capacity.num_cpus", "capacity.num_gpus"]);
 }
+
+/// Asks for the status when it is dropped.
+struct Asks(Serve, Arc<AtomicBool>);
+
+impl Drop for Asks {
+    fn drop(&mut self) {
+        let _ = self.0.status();
+        self.1.store(true, SeqCst);
+    }
+}
+
+#[actix_web::test]
+async fn code_that_is_refused_is_dropped_where_it_may_ask_for_the_status() {
+    let serve = cpus(1.0).await;
+    let given = |dropped: &Arc<AtomicBool>| {
+        let asks = Arc::new(Asks(serve.clone(), Arc::clone(dropped)));
+        Backend::from_fn(move |_: Do| {
+            let _ = &asks;
+            std::future::ready(Ok::<_, ServeError>(()))
+        })
+    };
+    create(&serve, "there", config(1, 1.0)).await.unwrap();
+    // As a deadlock would keep this thread for ever, another one looks.
+    let (done, is_done) = std::sync::mpsc::channel::<()>();
+    let watch = std::thread::spawn(move || {
+        let late =
+            is_done.recv_timeout(Duration::from_secs(20)) == Err(std::sync::mpsc::RecvTimeoutError::Timeout);
+        assert!(!late, "it asks for what is locked");
+    });
+    for way in 0..4 {
+        let dropped = Arc::default();
+        let refused = match way {
+            0 => serve.create_backend("new", given(&dropped), config(1, 1.0)).await,
+            1 => serve.create_backend("there", given(&dropped), config(1, 1.0)).await,
+            2 => serve.deploy_backend("new", given(&dropped), config(1, 1.0)).await,
+            _ => serve.deploy_backend("there", given(&dropped), config(2, 1.0)).await,
+        };
+        let expected = if way == 1 { "already_exists" } else { "no_resources" };
+        assert_eq!(refused.unwrap_err().code(), expected, "{way}");
+        until("it is dropped", || dropped.load(SeqCst)).await;
+    }
+    done.send(()).unwrap();
+    watch.join().unwrap();
+    serve.shutdown().await.unwrap();
+}

@@ -6,6 +6,7 @@ mod decided;
 mod failing;
 mod joined;
 mod over_http;
+mod threadless;
 mod waiting;
 
 use std::{cell::Cell, rc::Rc, time::Duration};

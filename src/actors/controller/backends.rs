@@ -11,7 +11,7 @@ use crate::{
         build::Code,
         context::ReplicaContext,
         controller::{Controller, Outcome, reading, refuse, wait},
-        fleet::{BackendEntry, Fleet, Waiter, Wish},
+        fleet::{BackendEntry, Claims, Fleet, Waiter, Wish},
     },
     config::{BackendConfig, BackendDecl, BackendUpdate, Source},
     error::ServeError,
@@ -167,7 +167,6 @@ impl Controller {
             source: decl.source.clone(),
             release: 1,
             releases: 1,
-            claimed: Arc::new(decl.config.resources.clone()),
             config: decl.config.clone(),
             before: None,
             retired: Vec::new(),
@@ -177,8 +176,9 @@ impl Controller {
             holding: false,
             changed: tokio::time::Instant::now(),
             look_again: None,
+            threadless: None,
             replicas: Vec::new(),
-            claims: Vec::new(),
+            claims: Claims::new(decl.config.resources.clone()),
             metrics,
             generation: fleet.generation,
             changes: 0,
@@ -201,7 +201,7 @@ impl Controller {
         }
         let mut fleet = self.office.fleet();
         if let Err(why) = admitted {
-            entry.claims.drain(..).for_each(|claim| fleet.pool.release(claim));
+            entry.give_all_back(&mut fleet.pool);
             self.office.metrics.registry.forget_backend(&name);
             drop(fleet);
             // The user's code goes with it.

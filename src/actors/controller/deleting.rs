@@ -58,7 +58,9 @@ impl Handler<DeleteBackend> for Controller {
             if force {
                 entry.config.graceful_shutdown_timeout = FORCED;
                 // Those that drain already have been given longer.
-                for replica in entry.replicas.iter().filter(|r| r.state == ReplicaState::Draining) {
+                let until = tokio::time::Instant::now() + FORCED;
+                for replica in entry.replicas.iter_mut().filter(|r| r.state == ReplicaState::Draining) {
+                    replica.drains_until = Some(replica.drains_until.map_or(until, |at| at.min(until)));
                     let (backend, generation) = (name.clone(), replica.id.generation);
                     ctx.notify_later(DrainTimedOut { backend, generation }, FORCED);
                 }

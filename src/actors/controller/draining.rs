@@ -32,6 +32,7 @@ pub(super) fn drain(
     let timeout = if replica.state == ReplicaState::Starting { Duration::ZERO } else { timeout };
     replica.state = ReplicaState::Draining;
     replica.since = Instant::now();
+    replica.drains_until = Some(tokio::time::Instant::now() + timeout);
     replica.reason = Some(match (deleting, replaced) {
         (true, _) => "its backend is deleted".into(),
         (_, true) => format!("replaced by release {release}").into(),

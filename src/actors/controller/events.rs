@@ -6,7 +6,7 @@ use actix::{AsyncContext, Handler, Message};
 
 use crate::{
     actors::{
-        controller::{Controller, STOP_GRACE},
+        controller::{Controller, STOP_GRACE, losing::Fault},
         reconcile::ReplicaState,
         replica::Event,
     },
@@ -53,7 +53,7 @@ impl Handler<Happened> for Controller {
             }
             Event::Configured(outcome) => self.configured(&backend, generation, outcome, ctx),
             Event::Checked { number, outcome } => self.checked(&backend, generation, number, outcome, ctx),
-            Event::GaveUp(why) => self.lost(&backend, generation, why, ctx),
+            Event::GaveUp(why) => self.lost(&backend, generation, why, Fault::Replica, ctx),
             Event::Stopped => {
                 let mut fleet = self.office.fleet();
                 let Some(entry) = fleet.backends.get_mut(&backend) else { return };
@@ -68,7 +68,9 @@ impl Handler<Happened> for Controller {
                 control.iter().for_each(|control| control.close());
                 match draining {
                     Some(true) => self.reconcile(&backend, ctx),
-                    Some(false) => self.lost(&backend, generation, "its thread ended".into(), ctx),
+                    Some(false) => {
+                        self.lost(&backend, generation, "its thread ended".into(), Fault::Thread, ctx);
+                    }
                     None => {}
                 }
             }
@@ -101,7 +103,7 @@ impl Handler<StartTimedOut> for Controller {
             Some(reason) => format!("it was not ready within {after} s; the last failure: {reason}"),
             None => format!("it was not ready within {after} s"),
         };
-        self.lost(&backend, generation, why.into(), ctx);
+        self.lost(&backend, generation, why.into(), Fault::Replica, ctx);
     }
 }
 

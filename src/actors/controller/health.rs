@@ -8,11 +8,12 @@ use tokio::time::Instant;
 use crate::{
     actors::{
         context::ReplicaContext,
-        controller::{Controller, drain, holding},
+        controller::{Controller, drain, holding, losing::Fault},
         fleet::{BackendEntry, Fleet, ReplicaEntry},
-        reconcile::ReplicaState,
+        reconcile::{ReplicaState, wave},
     },
     config::BackendConfig,
+    error::ServeError,
     health::{Answers, FAILURES_MAX, Standing, Tally},
     ids::BackendName,
     resources::Pool,
@@ -73,12 +74,43 @@ impl Controller {
             (standing == Standing::Unhealthy).then_some(why)
         };
         if let Some(why) = unhealthy {
-            self.replace(backend, generation, why, ctx);
+            self.relieve(backend, generation, &why, ctx);
         }
     }
 
-    /// Out of the routing table at once; what waits there goes to siblings, or where there is none waits for the one
-    /// that is started in its place.
+    /// A replica that answers, and says that it is not well, finishes what it has while another comes in its place.
+    /// Where many are not well the reason may be none of theirs: no more than a wave are out at once, and the rest
+    /// serves on.
+    fn relieve(&self, name: &BackendName, generation: u64, why: &str, ctx: &mut ReplicaContext<Self>) {
+        let mut fleet = self.office.fleet();
+        let Fleet { backends, pool, .. } = &mut *fleet;
+        let Some(entry) = backends.get_mut(name) else { return };
+        let Some(replica) = entry.replica(generation) else { return };
+        let (slot, release) = (replica.id.slot, replica.release);
+        let failed = || ServeError::StartFailed { backend: name.clone(), why: why.into() };
+        let goes_back = release == entry.release
+            && entry.before_is_another_release()
+            && self.office.undo(name, entry, failed());
+        if !goes_back {
+            let wanted = entry.wanted();
+            let running = running(&entry.replicas).count();
+            let out = wanted.saturating_sub(u32::try_from(running).unwrap_or(u32::MAX));
+            if out >= wave(wanted) {
+                return;
+            }
+            if running == 1 && !entry.holding && wanted > 0 {
+                holding::begin(name, entry, ctx);
+            }
+            entry.metrics.replaced(slot);
+            entry.failed_replacements += 1;
+            send_away(name, entry, generation, why.into(), pool, ctx);
+        }
+        drop(fleet);
+        self.reconcile(name, ctx);
+    }
+
+    /// One that does not answer is stopped: out of the routing table at once; what waits there goes to siblings, or
+    /// where there is none waits for the one that is started in its place.
     pub(super) fn replace(
         &self,
         backend: &BackendName,
@@ -97,7 +129,7 @@ impl Controller {
             control
         };
         control.stop();
-        self.lost(backend, generation, why, ctx);
+        self.lost(backend, generation, why, Fault::Replica, ctx);
         // Its thread may hang, and not get to it.
         control.close();
     }
@@ -226,8 +258,8 @@ fn eject(
         })
         .collect();
     let wanted = entry.wanted();
-    if entry.before.is_some() {
-        // It is being changed; what fails by the change is for that to find out.
+    if entry.changing() {
+        // It is being changed, or goes back; what fails by the change is for that to find out.
         return false;
     }
     let out = entry.ejector.round(usize::try_from(wanted).unwrap_or(usize::MAX), &tallies);
@@ -237,16 +269,27 @@ fn eject(
             "replica {slot} is replaced: {} of its last {} answers failed, while those of the others did not",
             answers.failed, answers.given
         );
-        let why: Box<str> = why.into();
-        entry.last_error = Some(why.clone());
         entry.metrics.ejected(slot);
-        drain(name, entry, *replica, ctx);
-        if let Some(replica) = entry.replica(*replica) {
-            replica.reason = Some(why);
-        }
-        // With room for one more it need not wait until the other has gone.
-        let config = entry.config.clone();
-        let _ = entry.claim(name, &config, pool);
+        send_away(name, entry, *replica, why.into(), pool, ctx);
     }
     !out.is_empty()
+}
+
+/// Drains a replica, and has another one started in its place.
+fn send_away(
+    name: &BackendName,
+    entry: &mut BackendEntry,
+    generation: u64,
+    why: Box<str>,
+    pool: &mut Pool,
+    ctx: &mut ReplicaContext<Controller>,
+) {
+    entry.last_error = Some(why.clone());
+    drain(name, entry, generation, ctx);
+    if let Some(replica) = entry.replica(generation) {
+        replica.reason = Some(why);
+    }
+    // With room for one more it need not wait until the other has gone.
+    let config = entry.config.clone();
+    let _ = entry.claim(name, &config, pool);
 }

@@ -1,6 +1,6 @@
 //! A Controller that begins, at first or after a restart, takes up what was under way.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use actix::{Actor, AsyncContext};
 
@@ -28,11 +28,14 @@ impl Actor for Controller {
             let now = tokio::time::Instant::now();
             controller.office.fleet().endpoints.values_mut().for_each(|endpoint| endpoint.sample(now));
         });
+        let mut closed = Vec::new();
         for (name, entry) in &mut self.office.fleet().backends {
             // Timers end with a state; these must not.
             entry.look_again = None;
             if entry.holding {
                 holding::watch(name, ctx);
+            } else {
+                closed.push(Arc::clone(&entry.routes));
             }
             for replica in &entry.replicas {
                 let (backend, generation) = (name.clone(), replica.id.generation);
@@ -50,12 +53,18 @@ impl Actor for Controller {
                         ctx.notify_later(StartTimedOut { backend, generation }, left);
                     }
                     ReplicaState::Draining => {
-                        let left = left(entry.config.graceful_shutdown_timeout);
+                        let now = tokio::time::Instant::now();
+                        let left = replica.drains_until.map_or(Duration::ZERO, |at| at - now);
                         ctx.notify_later(DrainTimedOut { backend, generation }, left);
                     }
                 }
             }
             ctx.notify(Reconcile(name.clone()));
         }
+        // It may have ended between having decided that calls wait no longer and letting them go.
+        closed.iter().for_each(|routes| routes.let_go());
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -10,8 +10,118 @@ use crate::{
     config::BackendConfig,
     error::ServeError,
     ids::BackendName,
-    resources::{Pool, Shortage},
+    resources::{Claim, Pool, Resources, Shortage},
 };
+
+/// The claims of one backend: one for each replica that there is or is to be; a replica that is replaced leaves its
+/// claim to the next.
+pub(crate) struct Claims {
+    held: Vec<Claim>,
+    /// What each of them is of: enough for a replica of any release that there is.
+    each: Arc<Resources>,
+    /// So many of them were taken for a wave, without asking whether there are CPUs for them. Nothing is admitted
+    /// because of them, and they are the first to go.
+    beyond: u32,
+}
+
+/// The replicas of a backend that claims something.
+#[derive(Clone, Copy)]
+struct There {
+    replicas: u32,
+    /// Those of them that drain.
+    draining: u32,
+}
+
+impl Claims {
+    /// None, of so much each.
+    pub(crate) fn new(each: Resources) -> Self {
+        Self { held: Vec::new(), each: Arc::new(each), beyond: 0 }
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.held.len()
+    }
+
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &Claim> {
+        self.held.iter()
+    }
+
+    fn held(&self) -> u32 {
+        count(self.held.len())
+    }
+
+    /// Those for which there are CPUs.
+    fn within(&self) -> u32 {
+        self.held().saturating_sub(self.beyond)
+    }
+
+    /// Enough for `wanted` replicas that ask for `asked` each.
+    fn claim(
+        &mut self,
+        name: &BackendName,
+        (wanted, asked): (u32, &Resources),
+        there: There,
+        pool: &mut Pool,
+    ) -> Result<(), ServeError> {
+        let either = self.each.or_more(asked);
+        if either != *self.each {
+            let n = wanted.max(self.within());
+            // A replica that a wave has started is there still; what of the wave has none is claimed again later.
+            let beyond = there.replicas.saturating_sub(n);
+            let (either, all) = (Arc::new(either), n.saturating_add(beyond));
+            let exchanged = pool.exchange(&mut self.held, &either, n, beyond);
+            exchanged.map_err(|short| too_large(name, wanted, all, &short))?;
+            (self.each, self.beyond) = (either, beyond);
+            return Ok(());
+        }
+        let mut more = self.reach(wanted.saturating_add(there.draining), pool);
+        if more.is_err() {
+            more = self.reach(wanted, pool);
+        }
+        more.map_err(|short| no_resources(name, wanted, self.within(), &short))
+    }
+
+    /// So many for which there are CPUs. Those of a wave count for that as far as there are CPUs for them too.
+    fn reach(&mut self, n: u32, pool: &mut Pool) -> Result<(), Shortage> {
+        let within = self.within();
+        let more = n.saturating_sub(within);
+        if more == 0 {
+            return Ok(());
+        }
+        let wave = self.held.get(within as usize..).unwrap_or_default();
+        // Only tried: what a copy of the pool gives holds nothing.
+        drop(pool.without(wave).admit(&self.each, more)?);
+        self.held.extend(pool.admit(&self.each, more.saturating_sub(self.beyond))?);
+        self.beyond = self.beyond.saturating_sub(more);
+        Ok(())
+    }
+
+    /// So many, as far as there is room; CPUs may run short.
+    fn surge(&mut self, n: u32, pool: &mut Pool) {
+        let more = pool.admit_beyond_cpus(&self.each, n.saturating_sub(self.held()));
+        self.beyond = self.beyond.saturating_add(count(more.len()));
+        self.held.extend(more);
+    }
+
+    /// Gives back all but the first so many.
+    fn keep(&mut self, n: usize, pool: &mut Pool) {
+        let n = n.min(self.held.len());
+        self.beyond = self.beyond.saturating_sub(count(self.held.len() - n));
+        self.held.drain(n..).for_each(|claim| pool.release(claim));
+    }
+
+    /// Each is of no more than this from now on.
+    fn lessen(&mut self, each: &Resources, pool: &mut Pool) {
+        if *self.each != *each {
+            self.each = Arc::new(each.clone());
+            pool.lessen(&mut self.held, &self.each);
+        }
+    }
+}
+
+fn count(n: usize) -> u32 {
+    u32::try_from(n).unwrap_or(u32::MAX)
+}
 
 impl BackendEntry {
     /// Claims enough for the replicas of `config` and for those that still drain; where that is too much, those
@@ -23,49 +133,33 @@ impl BackendEntry {
         config: &BackendConfig,
         pool: &mut Pool,
     ) -> Result<(), ServeError> {
-        let wanted = config.num_replicas;
-        let held = u32::try_from(self.claims.len()).unwrap_or(u32::MAX);
-        let either = self.claimed.or_more(&config.resources);
-        if either != *self.claimed {
-            let (either, n) = (Arc::new(either), wanted.max(held));
-            let exchanged = pool.exchange(&mut self.claims, &either, n);
-            exchanged.map_err(|short| too_large(name, wanted, n, &short))?;
-            self.claimed = either;
-            return Ok(());
-        }
+        self.sort_claims();
         let draining = self.replicas.iter().filter(|r| r.state == ReplicaState::Draining).count();
-        let at_once = wanted.saturating_add(u32::try_from(draining).unwrap_or(u32::MAX));
-        let mut more = pool.admit(&self.claimed, at_once.saturating_sub(held));
-        if more.is_err() {
-            more = pool.admit(&self.claimed, wanted.saturating_sub(held));
-        }
-        let more = more.map_err(|short| no_resources(name, wanted, held, &short))?;
-        self.claims.extend(more);
-        Ok(())
+        let there = There { replicas: count(self.replicas.len()), draining: count(draining) };
+        self.claims.claim(name, (config.num_replicas, &config.resources), there, pool)
     }
 
     /// While replicas are replaced: claims for a wave of them beside all others, as far as there is room. CPUs may
     /// run short for that time.
     pub(crate) fn surge(&mut self, pool: &mut Pool) {
         if self.rolling() {
-            let held = u32::try_from(self.claims.len()).unwrap_or(u32::MAX);
-            let at_once = self.wanted().saturating_add(wave(self.wanted()));
-            self.claims.extend(pool.admit_beyond_cpus(&self.claimed, at_once.saturating_sub(held)));
+            self.claims.surge(self.wanted().saturating_add(wave(self.wanted())), pool);
         }
     }
 
     /// The GPUs of a claim that no replica has.
     pub(crate) fn next_gpus(&mut self) -> Vec<usize> {
         self.sort_claims();
-        self.claims.get(self.replicas.len()).map_or_else(Vec::new, |claim| claim.gpus().to_vec())
+        self.claims.held.get(self.replicas.len()).map_or_else(Vec::new, |claim| claim.gpus().to_vec())
     }
 
     /// Puts the claims of replicas that there are first.
     fn sort_claims(&mut self) {
+        let claims = &mut self.claims.held;
         for (place, replica) in self.replicas.iter().enumerate() {
-            let own = self.claims.iter().skip(place).position(|claim| claim.gpus() == replica.gpus);
+            let own = claims.iter().skip(place).position(|claim| claim.gpus() == replica.gpus);
             if let Some(own) = own {
-                self.claims.swap(place, place + own);
+                claims.swap(place, place + own);
             }
         }
     }
@@ -76,14 +170,17 @@ impl BackendEntry {
         let before = before.map_or(0, |before| before.config.num_replicas);
         let more = if self.rolling() { wave(self.wanted()) } else { 0 };
         let wanted = self.wanted().max(before).saturating_add(more);
-        let wanted = usize::try_from(wanted).unwrap_or(usize::MAX);
-        let needed = wanted.max(self.replicas.len()).min(self.claims.len());
+        let needed = usize::try_from(wanted).unwrap_or(usize::MAX).max(self.replicas.len());
         self.sort_claims();
-        self.claims.drain(needed..).for_each(|claim| pool.release(claim));
-        if self.settled() && *self.claimed != self.config.resources {
-            self.claimed = Arc::new(self.config.resources.clone());
-            pool.lessen(&mut self.claims, &self.claimed);
+        self.claims.keep(needed, pool);
+        if self.settled() {
+            self.claims.lessen(&self.config.resources, pool);
         }
+    }
+
+    /// Gives everything back: it was not made.
+    pub(crate) fn give_all_back(&mut self, pool: &mut Pool) {
+        self.claims.keep(0, pool);
     }
 }
 
@@ -111,3 +208,6 @@ fn too_large(backend: &BackendName, wanted: u32, there: u32, short: &Shortage) -
         other => other,
     }
 }
+
+#[cfg(test)]
+mod tests;

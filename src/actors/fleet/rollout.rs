@@ -138,6 +138,20 @@ impl BackendEntry {
         true
     }
 
+    /// Whether a new release is under way, so that there is one to go back to.
+    pub(crate) fn before_is_another_release(&self) -> bool {
+        self.before.as_ref().is_some_and(|before| before.release != self.release)
+    }
+
+    /// What is waited for does not come, and there is nothing to go back to: those who asked for it are told why, and
+    /// calls need not wait for a replica.
+    #[must_use]
+    pub(crate) fn give_up_waiting(&mut self, why: ServeError) -> Option<Arc<BackendRoutes>> {
+        let why = self.failure.take().unwrap_or(why);
+        self.answer(&Err(why));
+        self.unhold()
+    }
+
     /// Puts it into a state that may come next.
     pub(crate) fn enter(&mut self, next: BackendState) {
         if next != self.state {

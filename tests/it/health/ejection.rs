@@ -1,6 +1,6 @@
 //! A replica that answers its checks and fails its requests, which its siblings do not.
 
-use super::*;
+use super::{Verdict::*, *};
 
 /// Fails in this way where it meets the replicas of this generation.
 #[derive(Clone, Message)]
@@ -199,5 +199,49 @@ async fn one_for_which_there_is_no_room_beside_it_is_replaced_when_it_has_gone()
     }
     assert_eq!(load(&work, bad, 30).await, 0);
     assert_eq!(generations(&serve), [3, 2]);
+    serve.shutdown().await
+}
+
+#[actix_web::test]
+async fn while_a_change_that_failed_goes_back_nobody_is_ejected() -> Result<(), ServeError> {
+    freeze();
+    let ward = Ward::new();
+    let serve = Serve::start(greenroom::ServeOptions::default().current_thread()).await?;
+    let config = config().num_replicas(3).graceful_shutdown_timeout(s(120));
+    let first = config.clone().version("1");
+    serve.create_backend("ward", ward.backend().handles::<Work>(), first).await?;
+    serve.create_endpoint("ward", Endpoint::new("ward")).await?;
+    let next = Ward::new();
+    // The first of them starts, and takes a call that it does not finish; the second never does.
+    let stuck = next.clone();
+    next.says(move |visit| match visit.before {
+        0 if visit.generation > 4 => Hangs,
+        _ => Well,
+    });
+    let serving = serve.clone();
+    let backend = stuck.backend().handles::<Work>();
+    let second = config.version("2").startup_timeout(s(5));
+    let deployed = actix_web::rt::spawn(async move { serving.deploy_backend("ward", backend, second).await });
+    until("the first of them runs", || {
+        replicas(&serve).iter().any(|r| r.release == 2 && r.id.generation == 5)
+    })
+    .await;
+    let holds: Vec<_> = (0..30).map(|_| serve.handle::<Hold>("ward").unwrap().call(Hold)).collect();
+    until("it has calls", || next.calls.inside() > 0).await;
+    sleep(s(6)).await;
+    assert_eq!(serve.status().backends[0].release, 1, "it goes back");
+    let bad = Work { fails_at: 2..=2, how: How::Error(500) };
+    let work = serve.handle::<Work>("ward")?;
+    assert!(load(&work, bad.clone(), 45).await > 20);
+    assert!(!deployed.is_finished());
+    assert_eq!(metric(&serve, "serve_replica_ejections_total", "backend=\"ward\""), 0);
+    ward.calls.release(30);
+    next.calls.release(30);
+    for hold in holds {
+        hold.await?;
+    }
+    assert_eq!(deployed.await.unwrap().unwrap_err().code(), "rollout_failed");
+    load(&work, bad, 25).await;
+    assert_eq!(metric(&serve, "serve_replica_ejections_total", "backend=\"ward\""), 1, "then it is");
     serve.shutdown().await
 }

@@ -1,6 +1,6 @@
 //! A newer change while replicas are replaced: it joins, and what fails goes back to what was before the first.
 
-use greenroom::BackendUpdate;
+use greenroom::{BackendUpdate, ResourcesUpdate};
 
 use super::*;
 use crate::support::until;
@@ -103,6 +103,40 @@ async fn a_reconfiguration_under_way_ends_before_its_replica_is_replaced() {
     serve.deploy_backend("counter", counter("new"), config("2", 2)).await.unwrap();
     updated.await.unwrap().unwrap();
     assert_all(&serve, "new", 2).await;
+    load.end().await;
+    serve.shutdown().await.unwrap();
+}
+
+#[actix_web::test]
+async fn what_a_wave_has_beyond_the_cpus_lets_no_other_replica_in() {
+    tokio::time::pause();
+    let serve = with_cpus_for(2).await;
+    open(&serve, counter("old"), config("1", 2)).await;
+    let load = Load::of(&serve, 4);
+    let second = deploying(&serve, counter("second"), config("2", 2));
+    until_release(&serve, 2).await;
+    assert_eq!(status(&serve).replicas.len(), 3);
+    let refused = serve.update_backend_config("counter", BackendUpdate::default().num_replicas(3)).await;
+    assert!(matches!(refused, Err(ServeError::NoResources { replicas: 3, fit: 2, .. })), "{refused:?}");
+    second.await.unwrap().unwrap();
+    assert_all(&serve, "second", 2).await;
+    load.end().await;
+    serve.shutdown().await.unwrap();
+}
+
+#[actix_web::test]
+async fn larger_replicas_that_there_are_cpus_for_are_let_in_while_a_wave_has_more_than_there_are() {
+    tokio::time::pause();
+    let serve = with_cpus_for(4).await;
+    open(&serve, counter("old"), config("1", 2)).await;
+    let load = Load::of(&serve, 4);
+    let second = deploying(&serve, counter("second"), config("2", 2));
+    until_release(&serve, 2).await;
+    let larger = ResourcesUpdate { num_cpus: Some(2.0), ..ResourcesUpdate::default() };
+    serve.update_backend_config("counter", BackendUpdate::default().resources(larger)).await.unwrap();
+    second.await.unwrap().unwrap();
+    assert_all(&serve, "second", 2).await;
+    assert_eq!(serve.status().capacity.free.num_cpus.unwrap().as_f64(), 0.0);
     load.end().await;
     serve.shutdown().await.unwrap();
 }
