@@ -198,14 +198,7 @@ impl Serve {
         let name = BackendName::new(name)?;
         let source = Source::Registered { name: name.clone() };
         let code = Arc::new(backend);
-        let create = CreateBackend {
-            name: name.clone(),
-            source,
-            code: Arc::clone(&code) as _,
-            config,
-            replaces: false,
-        };
-        self.ask(create).await?;
+        self.ask(CreateBackend { name: name.clone(), source, code: Arc::clone(&code) as _, config }).await?;
         self.0.sources.made(name, code);
         Ok(())
     }

@@ -46,14 +46,8 @@ pub(crate) fn restore(
 
 impl Controller {
     /// Which options hold for a backend that the program makes like this. When it was restored and the program gave
-    /// the same before, those that were wanted last, with the changes made by hand; else the program's. `replaces`: other
-    /// code may come instead of what is awaited.
-    pub(super) fn opening(
-        &self,
-        given: BackendDecl,
-        code: Arc<dyn Code>,
-        replaces: bool,
-    ) -> Result<Opening, ServeError> {
+    /// the same before, those that were wanted last, with the changes made by hand; else the program's.
+    pub(super) fn opening(&self, given: BackendDecl, code: Arc<dyn Code>) -> Result<Opening, ServeError> {
         let name = &given.name;
         let (same, aiming) = {
             let memory = self.office.memory();
@@ -67,7 +61,7 @@ impl Controller {
             // A step on the way to a whole configuration, which says how it is to be.
             return Ok(Opening { decl: given, given: None, code, restored: kept.is_some() });
         }
-        if taken || !replaces && kept.as_ref().is_some_and(|kept| kept.source != given.source) {
+        if taken || kept.as_ref().is_some_and(|kept| kept.source != given.source) {
             return Err(ServeError::AlreadyExists { what: "backend", name: name.as_str().into() });
         }
         let restored = kept.is_some();

@@ -30,26 +30,24 @@ pub(crate) struct CreateBackend {
     pub(crate) source: Source,
     pub(crate) code: Arc<dyn Code>,
     pub(crate) config: BackendConfig,
-    /// In the place of one that was restored and awaits other code.
-    pub(crate) replaces: bool,
 }
 
 impl Handler<CreateBackend> for Controller {
     type Result = ResponseFuture<Outcome>;
     fn handle(
         &mut self,
-        CreateBackend { name, source, code, config, replaces }: CreateBackend,
+        CreateBackend { name, source, code, config }: CreateBackend,
         ctx: &mut Self::Context,
     ) -> Self::Result {
         if code.is_unread() {
             let read = Arc::clone(&code);
-            return reading::first(read, CreateBackend { name, source, code, config, replaces }, ctx);
+            return reading::first(read, CreateBackend { name, source, code, config }, ctx);
         }
         if self.office.gpus.are_missing_for(&config.resources) {
-            return self.open_first(CreateBackend { name, source, code, config, replaces }, ctx);
+            return self.open_first(CreateBackend { name, source, code, config }, ctx);
         }
         let (tx, rx) = oneshot::channel();
-        let opened = self.opening(BackendDecl { name, source, config }, code, replaces);
+        let opened = self.opening(BackendDecl { name, source, config }, code);
         match opened.and_then(|opening| self.open(opening, tx, ctx)) {
             Ok(()) => wait(rx),
             Err(why) => refuse(why),
@@ -75,7 +73,7 @@ impl Handler<DeployBackend> for Controller {
         ctx: &mut Self::Context,
     ) -> Self::Result {
         if !self.office.fleet().backends.contains_key(&name) {
-            return self.handle(CreateBackend { name, source, code, config, replaces: true }, ctx);
+            return self.handle(CreateBackend { name, source, code, config }, ctx);
         }
         if let Err(why) = code.check(&config) {
             return refuse(why);

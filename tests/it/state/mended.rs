@@ -1,9 +1,6 @@
 //! A restored backend that does not start: an operator mends it, or takes it away, while the process runs.
 
-use greenroom::{Listen, Source};
-
 use super::*;
-use crate::admin::Api;
 
 /// A Serve that goes on with backend `b` behind `e`, whose code does not start in this process.
 async fn ill(folder: &Folder) -> Serve {
@@ -49,23 +46,5 @@ async fn it_can_be_deleted() {
     serve.delete_backend("b", false).await.unwrap();
     assert_eq!((serve.list_backends().len(), folder.kept("b")), (0, None));
     tokio::time::resume();
-    serve.shutdown().await.unwrap();
-}
-
-#[actix_web::test]
-async fn one_that_awaits_code_which_never_comes_is_given_another_by_hand() {
-    let folder = Folder::new();
-    changed_by_hand(&folder).await;
-    let serve = folder.serve().await;
-    serve.register("spare", number(7)).unwrap();
-    let api = Api(serve.listen_admin(Listen::default()).await.unwrap());
-    let put = api.put("/api/serve/backends/b", &json!({"registered": "spare"})).await;
-    assert_eq!(put.status, 200, "{}", put.text());
-    let kept = serve.config().backends.into_iter().find(|decl| decl.name.as_str() == "b").unwrap();
-    assert!(matches!(kept.source, Source::Registered { name } if name.as_str() == "spare"));
-    assert_eq!((ask(&serve, "e").await, &folder.kept("b").unwrap()["registered"]), (Ok(7), &json!("spare")));
-    // Made by the program, it is another one.
-    let made = serve.create_backend("a", number(1), config()).await;
-    assert_eq!(made, Ok(()));
     serve.shutdown().await.unwrap();
 }
