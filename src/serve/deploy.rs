@@ -3,6 +3,7 @@
 mod check;
 mod run;
 mod single;
+mod take_back;
 mod turn;
 
 use std::{

@@ -110,6 +110,37 @@ impl Controller {
     }
 }
 
+/// Have a backend that is gone wait for its code again; with code, for room.
+#[derive(Clone, Message)]
+#[rtype(result = "Outcome")]
+pub(crate) struct AwaitCode {
+    pub(crate) decl: BackendDecl,
+    pub(crate) code: Option<Arc<dyn Code>>,
+}
+
+impl Handler<AwaitCode> for Controller {
+    type Result = Outcome;
+    fn handle(&mut self, AwaitCode { decl, code }: AwaitCode, ctx: &mut Self::Context) -> Outcome {
+        let name = decl.name.clone();
+        if self.office.fleet().backends.contains_key(&name) {
+            return Err(ServeError::AlreadyExists { what: "backend", name: name.as_str().into() });
+        }
+        self.office.remember(|saved| saved.put_backend(decl.clone()))?;
+        let awaiting = Awaiting {
+            decl,
+            routes: Arc::new(BackendRoutes::awaited(name.clone())),
+            since: Instant::now(),
+            code,
+            reason: None,
+        };
+        let before = self.office.fleet().awaiting.insert(name.clone(), awaiting);
+        drop_guarded(before);
+        // Nothing without code.
+        AsyncContext::notify(ctx, OpenOwn(name));
+        Ok(())
+    }
+}
+
 /// The program has given the code of this name; backends that await it are started.
 #[derive(Message)]
 #[rtype(result = "()")]
