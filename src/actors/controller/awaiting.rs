@@ -106,7 +106,11 @@ impl Controller {
             return None;
         }
         let kept = self.office.remember(|saved| saved.remove_backend(name));
-        Some(kept.map(|()| drop(self.office.fleet().awaiting.remove(name))))
+        Some(kept.map(|()| {
+            let gone = self.office.fleet().awaiting.remove(name);
+            // The user's code may go with it: not under the lock.
+            drop_guarded(gone);
+        }))
     }
 }
 
