@@ -39,7 +39,10 @@ const LOOK: Duration = Duration::from_millis(50);
 const ASKED_MAX: usize = 16;
 
 /// A deploy that was begun.
-pub(super) struct Deploying(oneshot::Receiver<Result<Deployed, ServeError>>);
+pub(crate) struct Deploying {
+    number: u64,
+    ends: oneshot::Receiver<Result<Deployed, ServeError>>,
+}
 
 impl Deploying {
     /// Begins it, unless another one is under way.
@@ -52,7 +55,8 @@ impl Deploying {
             return Err(ServeError::invalid("wait_for_resources", "it needs a timeout"));
         }
         let turn = serve.0.deploys.begin(&how.by)?;
-        let (tx, rx) = oneshot::channel();
+        let number = turn.number;
+        let (tx, ends) = oneshot::channel();
         let until = how.timeout.map(|timeout| Instant::now() + timeout);
         let serve = serve.clone();
         directory.spawn(async move {
@@ -62,12 +66,17 @@ impl Deploying {
             drop(run);
             let _ = tx.send(outcome);
         });
-        Ok(Self(rx))
+        Ok(Self { number, ends })
+    }
+
+    /// Which deploy of this Serve it is.
+    pub(crate) fn number(&self) -> u64 {
+        self.number
     }
 
     /// What has come of it.
-    pub(super) async fn end(self) -> Result<Deployed, ServeError> {
-        self.0.await.unwrap_or(Err(ServeError::ShuttingDown))
+    pub(crate) async fn end(self) -> Result<Deployed, ServeError> {
+        self.ends.await.unwrap_or(Err(ServeError::ShuttingDown))
     }
 }
 
@@ -139,19 +148,10 @@ impl Run {
         Ok(Deployed { plan, id })
     }
 
-    /// The code of everything, when nothing is wrong. Model files are looked at, on a thread that may wait for them;
-    /// not one of the runtime, whose end would wait for it.
+    /// The code of everything, when nothing is wrong. Model files are looked at.
     async fn checked(&self, wanted: &Arc<ServeConfig>) -> Result<Codes, ServeError> {
-        if self.serve.0.office.one_thread {
-            return self.serve.check(wanted);
-        }
-        let (serve, wanted) = (self.serve.clone(), Arc::clone(wanted));
-        let (tx, rx) = oneshot::channel();
-        let check = move || drop(tx.send(serve.check(&wanted)));
-        let started = std::thread::Builder::new().name("greenroom-check".into()).spawn(check);
-        let internal = |why: String| ServeError::Internal(why.into());
-        started.map_err(|error| internal(format!("no thread to look at the configuration with: {error}")))?;
-        rx.await.unwrap_or_else(|_| Err(internal("looking at the configuration panicked".into())))
+        let wanted = Arc::clone(wanted);
+        self.serve.looking(move |serve| serve.check(&wanted)).await
     }
 
     /// What is there, at rest, and the plan from it, once that fits; nobody else changes anything while the guard is

@@ -16,15 +16,14 @@ impl Serve {
     /// A source without code, options that are not allowed or do not fit, replicas that do not start; then it is as it
     /// was.
     pub(crate) async fn set_backend(&self, decl: BackendDecl) -> Result<Vec<PlanStep>, ServeError> {
-        let (serve, asked) = (self.clone(), decl.clone());
+        let asked = decl.clone();
         // A model's file is read, on a thread that may wait for it.
-        let check = move || {
+        let check = move |serve: &Serve| {
             let code = serve.0.sources.code(&asked.source)?;
             code.check(&asked.config)?;
             code.read().map(|()| code)
         };
-        let checked = tokio::task::spawn_blocking(check).await;
-        let code = checked.unwrap_or_else(|error| Err(ServeError::Internal(error.to_string().into())))?;
+        let code = self.looking(check).await?;
         let now = self.config();
         let mut wanted = now.clone();
         match wanted.backends.iter_mut().find(|known| known.name == decl.name) {
