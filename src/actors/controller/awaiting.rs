@@ -187,7 +187,7 @@ impl Handler<OpenOwn> for Controller {
         let outcome: ResponseFuture<Outcome> = if code.is_unread() {
             reading::first(code, OpenOwn(name.clone()), ctx)
         } else if self.office.gpus.are_missing_for(&decl.config.resources) {
-            self.open_first(OpenOwn(name.clone()), ctx)
+            self.open_first(OpenOwn(name.clone()), &decl.config, ctx)
         } else {
             let (nobody, _) = oneshot::channel();
             Box::pin(ready(self.open(Opening { decl, given: None, code, restored: true }, nobody, ctx)))

@@ -104,8 +104,10 @@ impl Run {
     async fn deploy(&self, wanted: ServeConfig) -> Result<Deployed, ServeError> {
         let wanted = Arc::new(wanted);
         let office = &self.serve.0.office;
-        if wanted.backends.iter().any(|decl| office.gpus.are_missing_for(&decl.config.resources)) {
-            self.within(office.open_gpus()).await??;
+        let asking =
+            wanted.backends.iter().filter(|decl| office.gpus.are_missing_for(&decl.config.resources));
+        if let Some(limit) = asking.map(|decl| decl.config.startup_timeout).max() {
+            self.within(office.gpus_within(limit)).await??;
         }
         let codes = self.within(self.checked(&wanted)).await??;
         let wanted = self.serve.whole(&wanted)?;
