@@ -61,15 +61,24 @@ async fn serve_on(
         deploy(serve, config.clone()).await.map_err(wrong)?;
     }
     serve.announce_ready();
-    // What was restored starts by itself, and is tried again when it does not: nothing ends for that.
+    let (mut last, mut told) = (config, false);
+    loop {
+        tokio::select! {
+            biased;
+            () = all_ready(serve), if !told => {
+                tell("ready");
+                told = true;
+            }
+            // Perhaps with what makes it ready.
+            () = reloads.asked() => reload::reload(serve, file, &mut last).await,
+        }
+    }
+}
+
+/// What was restored starts by itself, and is tried again when it does not: nothing ends for that.
+async fn all_ready(serve: &Serve) {
     while serve.restored() && serve.ready().is_err() {
         tokio::time::sleep(LOOK).await;
-    }
-    tell("ready");
-    let mut last = config;
-    loop {
-        reloads.asked().await;
-        reload::reload(serve, file, &mut last).await;
     }
 }
 

@@ -42,7 +42,7 @@ use crate::{
     ids::{BackendName, ReplicaId},
 };
 
-pub(crate) use awaiting::{CodeGiven, restore};
+pub(crate) use awaiting::{AwaitCode, CodeGiven, restore};
 pub(crate) use backends::{CreateBackend, DeployBackend, UpdateBackend};
 pub(crate) use deleting::DeleteBackend;
 use draining::drain;

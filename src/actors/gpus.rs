@@ -1,14 +1,14 @@
 //! The GPUs of a Serve, opened when they are first asked for, and the leases on them that a replica has.
 
 use std::{
-    sync::Arc,
+    sync::{Arc, Mutex, PoisonError},
     task::{Context, Poll},
     time::Duration,
 };
 
 use futures_util::{
     FutureExt,
-    future::{BoxFuture, join_all, select_all},
+    future::{BoxFuture, Shared, join_all, select_all},
 };
 use tokio::{sync::OnceCell, time::sleep};
 
@@ -51,12 +51,16 @@ pub(crate) struct Gpus {
     /// How many of them count.
     set: Option<u32>,
     open: OnceCell<Vec<GpuDevice>>,
+    /// Their opening, which goes on when whoever waits for it gives up: no thread is added to one that hangs.
+    opening: Mutex<Option<Opening>>,
 }
+
+type Opening = Shared<BoxFuture<'static, Result<GpuManager, GpuError>>>;
 
 impl Gpus {
     /// None is opened.
     pub(crate) fn new(source: GpuSource, capacity: &Capacity) -> Self {
-        Self { source, set: capacity.gpus_set(), open: OnceCell::new() }
+        Self { source, set: capacity.gpus_set(), open: OnceCell::new(), opening: Mutex::default() }
     }
 
     /// Whether they have to be opened before replicas that ask for this are admitted.
@@ -73,7 +77,9 @@ impl Gpus {
     async fn opened(&self) -> Result<Vec<GpuDevice>, ServeError> {
         let mut devices = match &self.source {
             GpuSource::Given(manager) => manager.devices().to_vec(),
-            GpuSource::Detected(detect) if self.set != Some(0) => detect.open().await?.devices().to_vec(),
+            GpuSource::Detected(detect) if self.set != Some(0) => {
+                self.detected(detect).await?.devices().to_vec()
+            }
             GpuSource::Detected(_) | GpuSource::Counted => Vec::new(),
         };
         let (there, set) = (devices.len(), self.set.map_or(devices.len(), |set| set as usize));
@@ -83,6 +89,15 @@ impl Gpus {
         }
         devices.truncate(set);
         Ok(devices)
+    }
+
+    async fn detected(&self, detect: &DetectGpus) -> Result<GpuManager, GpuError> {
+        let opening = || self.opening.lock().unwrap_or_else(PoisonError::into_inner);
+        let ends = opening().get_or_insert_with(|| detect.open().boxed().shared()).clone();
+        let detected = ends.await;
+        // One that failed may do better the next time.
+        opening().take();
+        detected
     }
 
     /// The leases of a replica that has a claim to these of them.
@@ -256,5 +271,22 @@ impl Office {
             Ok(devices)
         };
         self.gpus.open.get_or_try_init(open).await.map(drop)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[actix_web::test]
+    async fn a_driver_that_hangs_is_asked_once_whoever_gives_up() {
+        tokio::time::pause();
+        let gpus = Gpus::new(GpuSource::default(), &Capacity::default());
+        let asked = std::future::pending().boxed().shared();
+        *gpus.opening.lock().unwrap() = Some(asked.clone());
+        for _ in 0..2 {
+            assert!(tokio::time::timeout(LEAVING_MAX, gpus.opened()).await.is_err());
+            assert!(gpus.opening.lock().unwrap().as_ref().is_some_and(|opening| opening.ptr_eq(&asked)));
+        }
     }
 }

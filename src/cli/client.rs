@@ -7,14 +7,17 @@ use ureq::{Agent, http::Request};
 
 /// Longest answer that is read, in bytes.
 const ANSWER_BYTES_MAX: u64 = 256 << 20;
-/// Longest time until a connection stands, and until an answer comes that waits for nothing.
+/// Longest time until a connection stands, and until an answer comes that waits for little.
 const SOON: Duration = Duration::from_secs(30);
+/// So many times as long may an answer take for which models are read or what was done is taken back.
+const PATIENT: u32 = 10;
 
 /// The admin API at one address.
 #[derive(Clone)]
 pub(super) struct Client {
     agent: Agent,
     address: String,
+    soon: Duration,
 }
 
 /// An answer: what it says, and how it came.
@@ -42,6 +45,11 @@ pub(super) enum Failed {
 
 impl Client {
     pub(super) fn new(address: &str) -> Result<Self, Failed> {
+        Self::with_limit(address, SOON)
+    }
+
+    /// One to which `soon` is that long.
+    pub(super) fn with_limit(address: &str, soon: Duration) -> Result<Self, Failed> {
         let address = address.trim_end_matches('/');
         if !address.starts_with("http://") {
             let what =
@@ -54,40 +62,64 @@ impl Client {
             .proxy(None)
             .max_redirects(0)
             .max_redirects_will_error(false)
-            .timeout_connect(Some(SOON))
+            .timeout_connect(Some(soon))
             .user_agent(concat!("greenroom/", env!("CARGO_PKG_VERSION")))
             .build();
-        Ok(Self { agent: config.into(), address: address.into() })
+        Ok(Self { agent: config.into(), address: address.into(), soon })
     }
 
     /// Asks for what is there.
     pub(super) fn get(&self, path: &str) -> Result<Answer, Failed> {
-        self.ask("GET", path, None)
+        self.ask("GET", path, None, Some(self.soon))
     }
 
-    /// Asks for a change, and waits for its end however long that takes: the service knows its own limits.
+    /// Asks for a change that is made at once.
     pub(super) fn change(&self, method: &str, path: &str, body: &Json) -> Result<Answer, Failed> {
-        self.ask(method, path, Some(body.to_string()))
+        self.ask(method, path, Some(body.to_string()), Some(self.soon))
     }
 
-    /// Takes something away.
-    pub(super) fn delete(&self, path: &str) -> Result<Answer, Failed> {
-        self.ask("DELETE", path, None)
+    /// Asks for something that takes as long as this, and then some; None: however long, the service knows its limits.
+    pub(super) fn long_change(
+        &self,
+        method: &str,
+        path: &str,
+        body: &Json,
+        takes: Option<Duration>,
+    ) -> Result<Answer, Failed> {
+        let limit = takes.map(|takes| takes.saturating_add(self.soon.saturating_mul(PATIENT)));
+        self.ask(method, path, Some(body.to_string()), limit)
     }
 
-    fn ask(&self, method: &str, path: &str, body: Option<String>) -> Result<Answer, Failed> {
+    /// Takes something away that takes as long as this to go.
+    pub(super) fn delete(&self, path: &str, takes: Duration) -> Result<Answer, Failed> {
+        self.ask("DELETE", path, None, Some(takes.saturating_add(self.soon)))
+    }
+
+    /// How long somebody is waited for who answers nothing.
+    pub(super) fn soon(&self) -> Duration {
+        self.soon
+    }
+
+    fn ask(
+        &self,
+        method: &str,
+        path: &str,
+        body: Option<String>,
+        limit: Option<Duration>,
+    ) -> Result<Answer, Failed> {
         let absent = |error| self.absent(error);
         let request = Request::builder().method(method).uri(format!("{}{path}", self.address));
-        let soon = if method == "GET" { Some(SOON) } else { None };
         let answer = match body {
             None => request.body(()).map_err(ureq::Error::from).and_then(|request| {
-                self.agent.run(self.agent.configure_request(request).timeout_global(soon).build())
+                self.agent.run(self.agent.configure_request(request).timeout_global(limit).build())
             }),
             Some(body) => request
                 .header("content-type", "application/json")
                 .body(body)
                 .map_err(ureq::Error::from)
-                .and_then(|request| self.agent.run(request)),
+                .and_then(|request| {
+                    self.agent.run(self.agent.configure_request(request).timeout_global(limit).build())
+                }),
         };
         let mut answer = answer.map_err(absent)?;
         let status = answer.status();
@@ -120,6 +152,12 @@ impl Client {
                  --address takes that"
             ));
         }
+        if matches!(error, ureq::Error::Timeout(_)) {
+            return Failed::Other(format!(
+                "no answer from {address} in time ({error}); a change that was asked for may still be made, as \
+                 `greenroom status` shows"
+            ));
+        }
         Failed::Other(format!("no answer from {address}: {error}"))
     }
 }
@@ -132,3 +170,6 @@ impl fmt::Display for Failed {
         }
     }
 }
+
+#[cfg(test)]
+pub(super) mod tests;

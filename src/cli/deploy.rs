@@ -3,7 +3,7 @@
 use std::{
     path::{Path, PathBuf},
     sync::mpsc::{RecvTimeoutError, sync_channel},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use clap::Args;
@@ -19,6 +19,8 @@ use super::{
 
 /// How often it is asked how far the service has come.
 const LOOK: Duration = Duration::from_millis(200);
+/// How often in a row that may fail.
+const UNHEARD_MAX: u32 = 3;
 
 /// How long a change may take, and whether its end is waited for.
 #[derive(Args)]
@@ -35,6 +37,14 @@ pub(crate) struct Pace {
 }
 
 impl Pace {
+    /// How long the service takes, if it says so.
+    fn takes(&self) -> Option<Duration> {
+        if self.no_wait {
+            return Some(Duration::ZERO);
+        }
+        self.timeout.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok())
+    }
+
     fn query(&self) -> String {
         let timeout = self.timeout.map(|seconds| format!("&timeout_s={seconds}")).unwrap_or_default();
         format!("?wait={}&wait_for_resources={}{timeout}", !self.no_wait, self.wait_for_resources)
@@ -47,7 +57,8 @@ pub(super) fn deploy(client: &Client, file: &Path, pace: &Pace) -> Done {
 }
 
 pub(super) fn plan(client: &Client, file: &Path) -> Done {
-    let answer = client.change("PUT", "/api/serve/config?dry_run=true", &read(file)?)?;
+    let path = "/api/serve/config?dry_run=true";
+    let answer = client.long_change("PUT", path, &read(file)?, Some(Duration::ZERO))?;
     Ok((show::plan(&answer.json), answer.raw))
 }
 
@@ -76,12 +87,14 @@ fn folder(file: &Path) -> Result<PathBuf, Failed> {
 /// Asks for the change and, until there is an answer, tells how far it has come.
 fn run(client: &Client, method: &'static str, path: String, body: Json, pace: &Pace) -> Done {
     let (tx, rx) = sync_channel(1);
-    let asking = client.clone();
-    let ask = move || drop(tx.send(asking.change(method, &path, &body)));
+    let (asking, takes) = (client.clone(), pace.takes());
+    let ask = move || drop(tx.send(asking.long_change(method, &path, &body, takes)));
     std::thread::Builder::new()
         .spawn(ask)
         .map_err(|error| Failed::Other(format!("no thread to ask with: {error}")))?;
     let mut told = String::new();
+    // How often, and since when, nothing can be heard of it.
+    let mut unheard: Option<(u32, Instant)> = None;
     let answer = loop {
         match rx.recv_timeout(LOOK) {
             Ok(answer) => break answer?,
@@ -90,13 +103,22 @@ fn run(client: &Client, method: &'static str, path: String, body: Json, pace: &P
             }
             Err(RecvTimeoutError::Timeout) => {}
         }
-        // That it cannot be told matters to nobody: the answer will say what is wrong.
-        let progress = client.get("/api/serve/progress").map(|answer| show::progress(&answer.json["deploy"]));
-        if let Ok(Some(line)) = progress
-            && line != told
-        {
-            note(&line);
-            told = line;
+        match client.get("/api/serve/progress").map(|answer| show::progress(&answer.json["deploy"])) {
+            Ok(line) => {
+                unheard = None;
+                if let Some(line) = line.filter(|line| *line != told) {
+                    note(&line);
+                    told = line;
+                }
+            }
+            // Once matters to nobody: the answer will say what is wrong, unless there never is one.
+            Err(why) => {
+                let (times, since) = unheard.map_or((1, Instant::now()), |(times, since)| (times + 1, since));
+                if times >= UNHEARD_MAX && since.elapsed() >= client.soon() {
+                    return Err(why);
+                }
+                unheard = Some((times, since));
+            }
         }
     };
     let text = match pace.no_wait {
@@ -104,4 +126,19 @@ fn run(client: &Client, method: &'static str, path: String, body: Json, pace: &P
         false => show::changed(&answer.json),
     };
     Ok((text, answer.raw))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cli::client::tests::unanswered;
+
+    #[test]
+    fn a_deploy_is_given_up_when_nothing_is_heard_of_it_any_more() {
+        let (_listener, client) = unanswered();
+        // Its answer itself may take for ever.
+        let pace = Pace { timeout: None, wait_for_resources: false, no_wait: false };
+        let Err(Failed::Other(why)) = run(&client, "PUT", "/".into(), json!({}), &pace) else { panic!() };
+        assert!(why.contains("in time"), "{why}");
+    }
 }

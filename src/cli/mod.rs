@@ -7,7 +7,7 @@ mod show;
 mod status;
 mod table;
 
-use std::{path::PathBuf, process::ExitCode};
+use std::{path::PathBuf, process::ExitCode, time::Duration};
 
 use clap::{Args, Subcommand};
 use serde_json::{Value as Json, json};
@@ -174,10 +174,20 @@ fn act(client: &Client, verb: &Verb) -> Done {
             change(client, "PUT", &path, &json!({ "proportion": proportion }))
         }
         Verb::Delete { what: Gone::Backend { name, force, .. } } => {
-            gone(client, &format!("/api/serve/backends/{}?force={force}", segment(name)))
+            let path = format!("/api/serve/backends/{}", segment(name));
+            // Its replicas finish what they have.
+            let drains = match force {
+                true => None,
+                false => client
+                    .get(&path)
+                    .ok()
+                    .and_then(|there| there.json["graceful_shutdown_timeout_s"].as_f64()),
+            };
+            let drains = drains.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
+            gone(client, &format!("{path}?force={force}"), drains.unwrap_or_default())
         }
         Verb::Delete { what: Gone::Endpoint { name, .. } } => {
-            gone(client, &format!("/api/serve/endpoints/{}", segment(name)))
+            gone(client, &format!("/api/serve/endpoints/{}", segment(name)), Duration::ZERO)
         }
         Verb::Shutdown { .. } => {
             let answer = client.change("POST", "/api/serve/shutdown", &json!({}))?;
@@ -190,8 +200,8 @@ fn change(client: &Client, method: &str, path: &str, body: &Json) -> Done {
     client.change(method, path, body).map(|answer| (show::changed(&answer.json), answer.raw))
 }
 
-fn gone(client: &Client, path: &str) -> Done {
-    client.delete(path).map(|answer| (show::changed(&answer.json), answer.raw))
+fn gone(client: &Client, path: &str, takes: Duration) -> Done {
+    client.delete(path, takes).map(|answer| (show::changed(&answer.json), answer.raw))
 }
 
 /// A name as a part of a path.

@@ -3,6 +3,7 @@
 mod check;
 mod run;
 mod single;
+mod take_back;
 mod turn;
 
 use std::{
@@ -12,6 +13,7 @@ use std::{
 };
 
 use serde::Serialize;
+use tokio::sync::oneshot;
 
 use crate::{
     actors::{
@@ -183,6 +185,28 @@ impl Serve {
     /// the step that failed, and [`ServeError::TimedOut`] with what it waited for; then all is again as it was.
     pub async fn deploy(&self, wanted: ServeConfig, how: DeployOptions) -> Result<Deployed, ServeError> {
         Deploying::begin(self, wanted, how)?.end().await
+    }
+
+    /// As [`deploy`](Self::deploy); an error says that it was not begun.
+    pub(crate) fn begin(&self, wanted: ServeConfig, how: DeployOptions) -> Result<Deploying, ServeError> {
+        Deploying::begin(self, wanted, how)
+    }
+
+    /// Looks at files on a thread that may wait for them; not one of the runtime, whose end would wait for it.
+    pub(crate) async fn looking<T: Send + 'static>(
+        &self,
+        look: impl FnOnce(&Self) -> Result<T, ServeError> + Send + 'static,
+    ) -> Result<T, ServeError> {
+        if self.0.office.one_thread {
+            return look(self);
+        }
+        let serve = self.clone();
+        let (tx, rx) = oneshot::channel();
+        let look = move || drop(tx.send(look(&serve)));
+        let started = std::thread::Builder::new().name("greenroom-check".into()).spawn(look);
+        let internal = |why: String| ServeError::Internal(why.into());
+        started.map_err(|error| internal(format!("no thread to look at the configuration with: {error}")))?;
+        rx.await.unwrap_or_else(|_| Err(internal("looking at the configuration panicked".into())))
     }
 
     /// The configurations that were applied as a whole, oldest first; at most [`HISTORY_MAX`](crate::HISTORY_MAX).

@@ -79,10 +79,12 @@ impl Sources {
 
 #[cfg(feature = "onnx")]
 fn onnx(path: &std::path::Path) -> Result<Arc<dyn Code>, ServeError> {
-    let opened = std::fs::metadata(path);
-    match opened {
+    let refused = |why: String| Err(ServeError::invalid("onnx", format!("{} {why}", path.display())));
+    match std::fs::metadata(path) {
+        // Reading a pipe or a device may never end.
+        Ok(there) if !there.is_file() => refused("is no file".into()),
         Ok(_) => Ok(Arc::new(crate::backend::Backend::onnx(path))),
-        Err(error) => Err(ServeError::invalid("onnx", format!("{} cannot be read: {error}", path.display()))),
+        Err(error) => refused(format!("cannot be read: {error}")),
     }
 }
 

@@ -4,6 +4,7 @@ mod failures;
 mod kept;
 mod load;
 mod refusals;
+mod taken_back;
 mod turns;
 
 use std::{path::Path, sync::Arc};

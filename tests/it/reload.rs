@@ -104,3 +104,18 @@ fn a_bad_file_is_complained_of_and_the_old_one_serves_on() {
     assert!(server.told().starts_with("unchanged"));
     server.terminate();
 }
+
+#[test]
+fn while_what_was_restored_is_not_ready_a_file_that_mends_it_is_heard() {
+    let (folder, yaml) = digits("reload-restored");
+    let yaml = format!("{yaml}state: kept\n");
+    std::fs::write(folder.yaml(), &yaml).unwrap();
+    Server::start(&folder).end();
+    std::fs::rename(folder.path("digits.onnx"), folder.path("mended.onnx")).unwrap();
+    let mut server = Server::starting(&folder);
+    std::fs::write(folder.yaml(), yaml.replace("onnx: digits.onnx", "onnx: mended.onnx")).unwrap();
+    server.signal("-HUP");
+    assert_eq!(told(&mut server, "reloaded").last().unwrap(), "reloaded");
+    assert_eq!(server.told(), "ready");
+    server.end();
+}

@@ -106,7 +106,42 @@ impl Controller {
             return None;
         }
         let kept = self.office.remember(|saved| saved.remove_backend(name));
-        Some(kept.map(|()| drop(self.office.fleet().awaiting.remove(name))))
+        Some(kept.map(|()| {
+            let gone = self.office.fleet().awaiting.remove(name);
+            // The user's code may go with it: not under the lock.
+            drop_guarded(gone);
+        }))
+    }
+}
+
+/// Have a backend that is gone wait for its code again; with code, for room.
+#[derive(Clone, Message)]
+#[rtype(result = "Outcome")]
+pub(crate) struct AwaitCode {
+    pub(crate) decl: BackendDecl,
+    pub(crate) code: Option<Arc<dyn Code>>,
+}
+
+impl Handler<AwaitCode> for Controller {
+    type Result = Outcome;
+    fn handle(&mut self, AwaitCode { decl, code }: AwaitCode, ctx: &mut Self::Context) -> Outcome {
+        let name = decl.name.clone();
+        if self.office.fleet().backends.contains_key(&name) {
+            return Err(ServeError::AlreadyExists { what: "backend", name: name.as_str().into() });
+        }
+        self.office.remember(|saved| saved.put_backend(decl.clone()))?;
+        let awaiting = Awaiting {
+            decl,
+            routes: Arc::new(BackendRoutes::awaited(name.clone())),
+            since: Instant::now(),
+            code,
+            reason: None,
+        };
+        let before = self.office.fleet().awaiting.insert(name.clone(), awaiting);
+        drop_guarded(before);
+        // Nothing without code.
+        AsyncContext::notify(ctx, OpenOwn(name));
+        Ok(())
     }
 }
 
@@ -152,7 +187,7 @@ impl Handler<OpenOwn> for Controller {
         let outcome: ResponseFuture<Outcome> = if code.is_unread() {
             reading::first(code, OpenOwn(name.clone()), ctx)
         } else if self.office.gpus.are_missing_for(&decl.config.resources) {
-            self.open_first(OpenOwn(name.clone()), ctx)
+            self.open_first(OpenOwn(name.clone()), &decl.config, ctx)
         } else {
             let (nobody, _) = oneshot::channel();
             Box::pin(ready(self.open(Opening { decl, given: None, code, restored: true }, nobody, ctx)))

@@ -44,7 +44,8 @@ impl Handler<CreateBackend> for Controller {
             return reading::first(read, CreateBackend { name, source, code, config }, ctx);
         }
         if self.office.gpus.are_missing_for(&config.resources) {
-            return self.open_first(CreateBackend { name, source, code, config }, ctx);
+            let asks = config.clone();
+            return self.open_first(CreateBackend { name, source, code, config }, &asks, ctx);
         }
         let (tx, rx) = oneshot::channel();
         let opened = self.opening(BackendDecl { name, source, config }, code);
@@ -83,7 +84,8 @@ impl Handler<DeployBackend> for Controller {
             return reading::first(read, DeployBackend { name, source, code, config }, ctx);
         }
         if self.office.gpus.are_missing_for(&config.resources) {
-            return self.open_first(DeployBackend { name, source, code, config }, ctx);
+            let asks = config.clone();
+            return self.open_first(DeployBackend { name, source, code, config }, &asks, ctx);
         }
         let given = BackendDecl { name: name.clone(), source: source.clone(), config: config.clone() };
         self.lead_to(name, Wish { code, source, config }, Some(given), ctx)
@@ -118,7 +120,7 @@ impl Handler<UpdateBackend> for Controller {
         // With the fleet at rest: a `user_config` is read by the user's code, which may ask for the status.
         match old.updated(&update).and_then(|config| code.check(&config).map(|()| config)) {
             Ok(config) if self.office.gpus.are_missing_for(&config.resources) => {
-                self.open_first(UpdateBackend { name, update }, ctx)
+                self.open_first(UpdateBackend { name, update }, &config, ctx)
             }
             Ok(config) => self.lead_to(name, Wish { code, source, config }, None, ctx),
             Err(why) => refuse(why),

@@ -1,6 +1,6 @@
 //! What the Controller was told, kept: every change is written down before it is acted on.
 
-use std::sync::{MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use crate::{
     actors::{
@@ -118,8 +118,13 @@ impl Memory {
 
     /// The configuration could not be applied, and what was before it is in force again.
     pub(crate) fn missed(&mut self) {
+        self.missed_with(|_| {});
+    }
+
+    fn missed_with(&mut self, change: impl FnOnce(&mut Saved)) {
         if let Some(before) = self.before_target.take() {
             self.saved = *before;
+            change(&mut self.saved);
             self.write_late();
         }
     }
@@ -161,9 +166,46 @@ impl Memory {
     }
 }
 
+/// A configuration that is being applied as a whole. Whoever applies it may panic, or be dropped: then it is missed, as
+/// nothing else would be kept any more.
+pub(crate) struct Aimed<'a>(&'a Mutex<Memory>);
+
+impl<'a> Aimed<'a> {
+    fn new(memory: &'a Mutex<Memory>, change: impl FnOnce(&mut Saved)) -> Result<Self, ServeError> {
+        lock(memory).aim(change)?;
+        Ok(Self(memory))
+    }
+
+    /// As [`Memory::arrived`].
+    pub(crate) fn arrived(self, change: impl FnOnce(&mut Saved)) {
+        lock(self.0).arrived(change);
+    }
+
+    /// It could not be applied, and not all of it could be taken back: this is what there is.
+    pub(crate) fn stuck(self, really: ServeConfig) {
+        lock(self.0).missed_with(|saved| saved.desired = really);
+    }
+}
+
+impl Drop for Aimed<'_> {
+    fn drop(&mut self) {
+        // Nothing when it has arrived.
+        lock(self.0).missed();
+    }
+}
+
+fn lock(memory: &Mutex<Memory>) -> MutexGuard<'_, Memory> {
+    memory.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 impl Office {
+    /// As [`Memory::aim`], until what is returned is used or dropped.
+    pub(crate) fn aim(&self, change: impl FnOnce(&mut Saved)) -> Result<Aimed<'_>, ServeError> {
+        Aimed::new(&self.memory, change)
+    }
+
     pub(crate) fn memory(&self) -> MutexGuard<'_, Memory> {
-        self.memory.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.memory)
     }
 
     /// Writes a change down before it is acted on.
@@ -232,6 +274,28 @@ mod tests {
         });
         memory.keep(|saved| saved.put_backend(decl("d"))).unwrap();
         assert_eq!((names(&memory), memory.saved().history.len()), (vec!["b", "d"], 1));
+    }
+
+    #[test]
+    fn a_deploy_that_panics_or_is_dropped_leaves_what_was_before_and_further_changes_are_kept() {
+        let memory = Mutex::new(Memory::default());
+        lock(&memory).keep(|saved| saved.put_backend(decl("a"))).unwrap();
+        let panicked = std::thread::scope(|scope| {
+            let deploy = scope.spawn(|| {
+                let _aimed = Aimed::new(&memory, |saved| saved.desired = config(&["b"])).unwrap();
+                std::panic::resume_unwind(Box::new(()));
+            });
+            deploy.join()
+        });
+        assert!(panicked.is_err() && !lock(&memory).aiming());
+        lock(&memory).keep(|saved| saved.put_backend(decl("c"))).unwrap();
+        assert_eq!(names(&lock(&memory)), ["a", "c"]);
+        let aimed = Aimed::new(&memory, |saved| saved.desired = config(&["b"])).unwrap();
+        aimed.arrived(|_| {});
+        assert_eq!(names(&lock(&memory)), ["b"], "what has arrived stays");
+        let aimed = Aimed::new(&memory, |saved| saved.desired = config(&["d"])).unwrap();
+        aimed.stuck(config(&["b", "d"]));
+        assert_eq!(names(&lock(&memory)), ["b", "d"], "what there is");
     }
 
     #[test]

@@ -27,9 +27,18 @@ struct Applied<'a> {
     id: u64,
 }
 
+/// What a deploy or rollback will do, and by which number it is told how that goes.
+#[derive(Serialize)]
+struct Begun<'a> {
+    changed: &'a [PlanStep],
+    number: u64,
+}
+
 /// What came of a deploy or rollback, for those who did not wait for it.
 #[derive(Clone, Debug, Serialize)]
 pub(super) struct Outcome {
+    /// Which deploy it was, as it was told when it began.
+    number: u64,
     /// When it ended, in seconds since 1970.
     at: f64,
     by: String,
@@ -51,7 +60,7 @@ struct Mishap {
 }
 
 impl Outcome {
-    pub(super) fn new(by: String, result: &Result<Deployed, ServeError>) -> Self {
+    pub(super) fn new(number: u64, by: String, result: &Result<Deployed, ServeError>) -> Self {
         let at = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0.0, |since| since.as_secs_f64());
         let (id, changed, error) = match result {
             Ok(Deployed { plan, id }) => (Some(*id), plan.steps.clone(), None),
@@ -64,7 +73,7 @@ impl Outcome {
                 (None, Vec::new(), Some(mishap))
             }
         };
-        Self { at, by, id, changed, error }
+        Self { number, at, by, id, changed, error }
     }
 }
 
@@ -84,8 +93,8 @@ pub(super) fn applied(Deployed { plan, id }: &Deployed) -> HttpResponse {
 }
 
 /// What is being done from now on.
-pub(super) fn accepted(steps: &[PlanStep]) -> HttpResponse {
+pub(super) fn accepted(number: u64, steps: &[PlanStep]) -> HttpResponse {
     HttpResponse::Accepted()
         .insert_header(("location", "/api/serve/progress"))
-        .json(Changed { changed: steps })
+        .json(Begun { changed: steps, number })
 }

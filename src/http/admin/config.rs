@@ -1,6 +1,6 @@
 //! `config`: everything that is wanted, read and replaced as a whole.
 
-use std::{future::Future, sync::PoisonError};
+use std::sync::PoisonError;
 
 use super::{
     answer::{self, Answered, Outcome, document},
@@ -10,7 +10,7 @@ use crate::{
     config::ServeConfig,
     error::ServeError,
     plan::Plan,
-    serve::{DeployOptions, Deployed, Serve},
+    serve::{DeployOptions, Serve},
 };
 
 pub(super) fn get(mut ask: Ask) -> Answered {
@@ -26,15 +26,12 @@ pub(super) async fn put(mut ask: Ask) -> Answered {
     if dry_run {
         return Ok(document(&planned(&ask.serve, wanted).await?));
     }
-    let target = wanted.clone();
-    how.run(ask, |_| Ok(target), |serve, how| async move { serve.deploy(wanted, how).await }).await
+    how.run(ask, wanted).await
 }
 
-/// What a deploy would do. Models are read to know them, on a thread that may wait for their files.
+/// What a deploy would do. Models are read to know them.
 async fn planned(serve: &Serve, wanted: ServeConfig) -> Result<Plan, ServeError> {
-    let serve = serve.clone();
-    let planned = tokio::task::spawn_blocking(move || serve.plan(&wanted)).await;
-    planned.unwrap_or_else(|error| Err(ServeError::Internal(error.to_string().into())))
+    serve.looking(move |serve| serve.plan(&wanted)).await
 }
 
 /// How a deploy or rollback is run.
@@ -51,33 +48,38 @@ impl How {
         Self { options: if patient { options.wait_for_resources() } else { options }, waits }
     }
 
+    /// Who or what asks for it.
+    pub(super) fn by(self, by: String) -> Self {
+        Self { options: self.options.by(by), ..self }
+    }
+
     /// Runs it to its end, or begins it and says what it will do.
-    pub(super) async fn run<F>(
-        self,
-        ask: Ask,
-        target: impl FnOnce(&Serve) -> Result<ServeConfig, ServeError>,
-        deploy: impl FnOnce(Serve, DeployOptions) -> F,
-    ) -> Answered
-    where
-        F: Future<Output = Result<Deployed, ServeError>> + 'static,
-    {
+    pub(super) async fn run(self, ask: Ask, wanted: ServeConfig) -> Answered {
         let Ask { serve, desk, .. } = ask;
         let by = self.options.by.clone();
-        let running = deploy(serve.clone(), self.options);
-        let run = async move {
-            let result = running.await;
-            *desk.last.lock().unwrap_or_else(PoisonError::into_inner) = Some(Outcome::new(by, &result));
+        let mut steps = None;
+        if !self.waits {
+            // What can be refused at once is.
+            if serve.progress().is_some() {
+                return Err(ServeError::DeployInProgress);
+            }
+            steps = Some(planned(&serve, wanted.clone()).await?.steps);
+        }
+        let begun = serve.begin(wanted, self.options)?;
+        let number = begun.number();
+        // Whoever asked may leave: what has come of it is noted all the same.
+        let end = actix_web::rt::spawn(async move {
+            let result = begun.end().await;
+            let outcome = Outcome::new(number, by, &result);
+            *desk.last.lock().unwrap_or_else(PoisonError::into_inner) = Some(outcome);
             result
-        };
-        if self.waits {
-            return run.await.map(|deployed| answer::applied(&deployed));
+        });
+        match steps {
+            Some(steps) => Ok(answer::accepted(number, &steps)),
+            None => {
+                let result = end.await.unwrap_or(Err(ServeError::ShuttingDown));
+                result.map(|deployed| answer::applied(&deployed))
+            }
         }
-        // What can be refused at once is.
-        if serve.progress().is_some() {
-            return Err(ServeError::DeployInProgress);
-        }
-        let steps = planned(&serve, target(&serve)?).await?.steps;
-        drop(actix_web::rt::spawn(run));
-        Ok(answer::accepted(&steps))
     }
 }

@@ -25,10 +25,6 @@ pub(super) async fn rollback(mut ask: Ask) -> Answered {
         Some(json) => RollbackTo::from_json(json)?.0,
         None => None,
     };
-    how.run(
-        ask,
-        |serve| serve.earlier(to).map(|(_, config)| config),
-        |serve, how| async move { serve.rollback(to, how).await },
-    )
-    .await
+    let (id, config) = ask.serve.earlier(to)?;
+    how.by(format!("rollback to {id}")).run(ask, config).await
 }

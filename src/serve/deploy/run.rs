@@ -2,6 +2,7 @@
 
 use std::{
     collections::BTreeMap,
+    fmt,
     future::Future,
     sync::Arc,
     time::{Duration, SystemTime, UNIX_EPOCH},
@@ -17,16 +18,15 @@ use crate::{
         controller::{DeleteBackend, DeployBackend, Quiet, SetEndpoints},
         fit::Need,
     },
-    config::{BackendDecl, ServeConfig},
+    config::{BackendDecl, EndpointDecl, ServeConfig},
     error::ServeError,
-    ids::BackendName,
+    ids::{BackendName, EndpointName},
     plan::{Plan, Work},
     serve::{
         Serve,
         deploy::{
             DeployOptions, Deployed,
             check::Codes,
-            plan,
             turn::{DeployState, Turn},
         },
     },
@@ -39,7 +39,10 @@ const LOOK: Duration = Duration::from_millis(50);
 const ASKED_MAX: usize = 16;
 
 /// A deploy that was begun.
-pub(super) struct Deploying(oneshot::Receiver<Result<Deployed, ServeError>>);
+pub(crate) struct Deploying {
+    number: u64,
+    ends: oneshot::Receiver<Result<Deployed, ServeError>>,
+}
 
 impl Deploying {
     /// Begins it, unless another one is under way.
@@ -53,7 +56,8 @@ impl Deploying {
             return Err(ServeError::invalid("wait_for_resources", "it needs a timeout"));
         }
         let turn = serve.0.deploys.begin(&how.by)?;
-        let (tx, rx) = oneshot::channel();
+        let number = turn.number;
+        let (tx, ends) = oneshot::channel();
         let until = how.timeout.map(|timeout| Instant::now() + timeout);
         let serve = serve.clone();
         directory.spawn(async move {
@@ -63,35 +67,48 @@ impl Deploying {
             drop(run);
             let _ = tx.send(outcome);
         });
-        Ok(Self(rx))
+        Ok(Self { number, ends })
+    }
+
+    /// Which deploy of this Serve it is.
+    pub(crate) fn number(&self) -> u64 {
+        self.number
     }
 
     /// What has come of it.
-    pub(super) async fn end(self) -> Result<Deployed, ServeError> {
-        self.0.await.unwrap_or(Err(ServeError::ShuttingDown))
+    pub(crate) async fn end(self) -> Result<Deployed, ServeError> {
+        self.ends.await.unwrap_or(Err(ServeError::ShuttingDown))
     }
 }
 
 /// A deploy under way.
-struct Run {
-    serve: Serve,
+pub(super) struct Run {
+    pub(super) serve: Serve,
     how: DeployOptions,
     until: Option<Instant>,
-    turn: Turn,
+    pub(super) turn: Turn,
 }
 
 /// A step that failed, and why.
-struct Failed {
+pub(super) struct Failed {
     step: String,
     cause: ServeError,
+}
+
+impl fmt::Display for Failed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.step, self.cause)
+    }
 }
 
 impl Run {
     async fn deploy(&self, wanted: ServeConfig) -> Result<Deployed, ServeError> {
         let wanted = Arc::new(wanted);
         let office = &self.serve.0.office;
-        if wanted.backends.iter().any(|decl| office.gpus.are_missing_for(&decl.config.resources)) {
-            self.within(office.open_gpus()).await??;
+        let asking =
+            wanted.backends.iter().filter(|decl| office.gpus.are_missing_for(&decl.config.resources));
+        if let Some(limit) = asking.map(|decl| decl.config.startup_timeout).max() {
+            self.within(office.gpus_within(limit)).await??;
         }
         let codes = self.within(self.checked(&wanted)).await??;
         let wanted = self.serve.whole(&wanted)?;
@@ -100,9 +117,9 @@ impl Run {
             return Ok(Deployed { plan, id });
         }
         // A process that is killed meanwhile comes back with all of it.
-        office.memory().aim(|saved| aim(saved, &wanted))?;
+        let aimed = office.aim(|saved| aim(saved, &wanted))?;
         if !plan.is_empty() {
-            let before = self.codes();
+            let before = self.before();
             self.turn.applies(DeployState::Applying, plan.steps.len());
             let failed = match self.within(self.apply(&plan, &codes)).await {
                 Ok(Ok(())) => None,
@@ -114,14 +131,17 @@ impl Run {
                 Err(late) => Some(late),
             };
             if let Some(failed) = failed {
-                let failed = self.take_back(&now, &before, failed).await;
-                office.memory().missed();
-                return Err(failed);
+                let left = self.take_back(&now, &before).await;
+                if left.is_empty() {
+                    return Err(failed);
+                }
+                aimed.stuck(self.serve.config());
+                return Err(failed.not_restored(left.join("; ")));
             }
         }
         let at = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0.0, |since| since.as_secs_f64());
         let mut id = 0;
-        office.memory().arrived(|saved| {
+        aimed.arrived(|saved| {
             id = match saved.history.last().filter(|last| same(&last.config, &wanted)) {
                 Some(last) => last.id,
                 None => saved.applied(at, self.how.by.clone(), wanted),
@@ -131,19 +151,10 @@ impl Run {
         Ok(Deployed { plan, id })
     }
 
-    /// The code of everything, when nothing is wrong. Model files are looked at, on a thread that may wait for them;
-    /// not one of the runtime, whose end would wait for it.
+    /// The code of everything, when nothing is wrong. Model files are looked at.
     async fn checked(&self, wanted: &Arc<ServeConfig>) -> Result<Codes, ServeError> {
-        if self.serve.0.office.one_thread {
-            return self.serve.check(wanted);
-        }
-        let (serve, wanted) = (self.serve.clone(), Arc::clone(wanted));
-        let (tx, rx) = oneshot::channel();
-        let check = move || drop(tx.send(serve.check(&wanted)));
-        let started = std::thread::Builder::new().name("greenroom-check".into()).spawn(check);
-        let internal = |why: String| ServeError::Internal(why.into());
-        started.map_err(|error| internal(format!("no thread to look at the configuration with: {error}")))?;
-        rx.await.unwrap_or_else(|_| Err(internal("looking at the configuration panicked".into())))
+        let wanted = Arc::clone(wanted);
+        self.serve.looking(move |serve| serve.check(&wanted)).await
     }
 
     /// What is there, at rest, and the plan from it, once that fits; nobody else changes anything while the guard is
@@ -203,63 +214,62 @@ impl Run {
         self.serve.0.office.fleet().fits(needs)
     }
 
-    /// The code that runs now.
-    fn codes(&self) -> Codes {
-        let fleet = self.serve.0.office.fleet();
-        fleet.backends.iter().map(|(name, entry)| (name.clone(), Arc::clone(&entry.code))).collect()
-    }
-
-    /// Takes the steps of a plan.
+    /// Takes the steps of a plan, up to one that fails.
     async fn apply(&self, plan: &Plan, codes: &Codes) -> Result<(), Failed> {
-        let mut endpoints = BTreeMap::new();
-        let mut gone = Vec::new();
-        for step in &plan.steps {
-            match &step.work {
-                Work::Endpoint(decl) => drop(endpoints.insert(&decl.name, decl)),
-                Work::DeleteEndpoint(name) => gone.push(name.clone()),
-                Work::Backend(_) | Work::DeleteBackend(_) => {}
-            }
-        }
-        let mut endpoints = Some((endpoints, gone));
+        let mut endpoints = Some(endpoints(plan));
         for (done, step) in plan.steps.iter().enumerate() {
             let failed = |cause| Failed { step: step.to_string(), cause };
-            let backend = || BackendName::new(&step.name).ok();
             match &step.work {
                 Work::Backend(decl) => {
-                    self.turn.at(done, step.to_string(), backend());
+                    self.turn.at(done, step.to_string(), BackendName::new(&step.name).ok());
                     self.change(decl, codes).await.map_err(failed)?;
                 }
                 Work::DeleteBackend(name) => {
-                    self.turn.at(done, step.to_string(), backend());
-                    match self.ask(DeleteBackend { name: name.clone(), force: false }).await {
-                        Ok(()) | Err(ServeError::UnknownBackend(_)) => {}
-                        Err(cause) => return Err(failed(cause)),
-                    }
+                    self.turn.at(done, step.to_string(), BackendName::new(&step.name).ok());
+                    self.delete(name).await.map_err(failed)?;
                 }
                 Work::Endpoint(_) | Work::DeleteEndpoint(_) => {
                     // The first of them takes all the others along.
                     let Some((set, gone)) = endpoints.take() else { continue };
                     self.turn.at(done, step.to_string(), None);
-                    let checked = set.into_values().map(|decl| {
-                        let failed = |cause| Failed { step: format!("endpoint {}", decl.name), cause };
-                        Ok((decl.name.clone(), checked(decl).map_err(failed)?))
-                    });
-                    let set = checked.collect::<Result<Vec<_>, Failed>>()?;
-                    self.ask(SetEndpoints { set, gone }).await.map_err(failed)?;
+                    self.set(set, gone, step.to_string()).await?;
                 }
             }
         }
         Ok(())
     }
 
-    async fn change(&self, decl: &BackendDecl, codes: &Codes) -> Result<(), ServeError> {
+    pub(super) async fn delete(&self, name: &BackendName) -> Result<(), ServeError> {
+        match self.ask(DeleteBackend { name: name.clone(), force: false }).await {
+            Err(ServeError::UnknownBackend(_)) => Ok(()),
+            outcome => outcome,
+        }
+    }
+
+    /// Sets all of these endpoints together, as a step that is told like this.
+    pub(super) async fn set(
+        &self,
+        set: Vec<&EndpointDecl>,
+        gone: Vec<EndpointName>,
+        step: String,
+    ) -> Result<(), Failed> {
+        let failed = |step: String| move |cause| Failed { step, cause };
+        let checked = set.into_iter().map(|decl| {
+            let declared = checked(decl).map_err(failed(format!("endpoint {}", decl.name)))?;
+            Ok((decl.name.clone(), declared))
+        });
+        let set = checked.collect::<Result<Vec<_>, Failed>>()?;
+        self.ask(SetEndpoints { set, gone }).await.map_err(failed(step))
+    }
+
+    pub(super) async fn change(&self, decl: &BackendDecl, codes: &Codes) -> Result<(), ServeError> {
         let BackendDecl { name, source, config } = decl.clone();
         let Some(code) = codes.get(&name).cloned() else { return Err(ServeError::UnknownBackend(name)) };
         self.ask(DeployBackend { name, source, code, config }).await
     }
 
     /// Asks the Controller, again when it restarted: each step asked for twice is done once.
-    async fn ask<M>(&self, msg: M) -> Result<(), ServeError>
+    pub(super) async fn ask<M>(&self, msg: M) -> Result<(), ServeError>
     where
         M: actix::Message<Result = Result<(), ServeError>> + Clone + Send + 'static,
         crate::actors::controller::Controller: actix::Handler<M>,
@@ -276,21 +286,6 @@ impl Run {
         self.serve.tell(msg).await
     }
 
-    /// Makes all as it was; the error tells the failure, and what could not be made so.
-    async fn take_back(&self, before: &ServeConfig, codes: &Codes, failed: ServeError) -> ServeError {
-        self.turn.applies(DeployState::TakingBack, 0);
-        let _ = self.serve.0.controller.send(Quiet::Deleted).await;
-        let plan = {
-            let fleet = self.serve.0.office.fleet();
-            plan(&fleet, (&self.serve.config_of(&fleet), None), before, codes)
-        };
-        self.turn.applies(DeployState::TakingBack, plan.steps.len());
-        match self.apply(&plan, codes).await {
-            Ok(()) => failed,
-            Err(Failed { step, cause }) => failed.not_restored(format!("{step}: {cause}")),
-        }
-    }
-
     /// Waits, but not longer than the deploy may take.
     async fn within<T>(&self, future: impl Future<Output = T>) -> Result<T, ServeError> {
         let (Some(until), Some(after)) = (self.until, self.how.timeout) else { return Ok(future.await) };
@@ -302,6 +297,20 @@ impl Run {
             ServeError::TimedOut { what: what.into(), after }
         })
     }
+}
+
+/// The endpoints that a plan sets, each once, and those that it takes away.
+pub(super) fn endpoints(plan: &Plan) -> (Vec<&EndpointDecl>, Vec<EndpointName>) {
+    let mut set = BTreeMap::new();
+    let mut gone = Vec::new();
+    for step in &plan.steps {
+        match &step.work {
+            Work::Endpoint(decl) => drop(set.insert(&decl.name, decl)),
+            Work::DeleteEndpoint(name) => gone.push(name.clone()),
+            Work::Backend(_) | Work::DeleteBackend(_) => {}
+        }
+    }
+    (set.into_values().collect(), gone)
 }
 
 /// What is kept from the first step on. Of what a program gave, what is not wanted any more is forgotten.

@@ -17,15 +17,14 @@ impl Serve {
     /// was.
     pub(crate) async fn set_backend(&self, mut decl: BackendDecl) -> Result<Vec<PlanStep>, ServeError> {
         straight_source(&mut decl.source).map_err(|error| ServeError::invalid("onnx", error.to_string()))?;
-        let (serve, asked) = (self.clone(), decl.clone());
+        let asked = decl.clone();
         // A model's file is read, on a thread that may wait for it.
-        let check = move || {
+        let check = move |serve: &Serve| {
             let code = serve.0.sources.code(&asked.source)?;
             code.check(&asked.config)?;
             code.read().map(|()| code)
         };
-        let checked = tokio::task::spawn_blocking(check).await;
-        let code = checked.unwrap_or_else(|error| Err(ServeError::Internal(error.to_string().into())))?;
+        let code = self.looking(check).await?;
         let now = self.config();
         let mut wanted = now.clone();
         match wanted.backends.iter_mut().find(|known| known.name == decl.name) {

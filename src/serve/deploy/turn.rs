@@ -1,6 +1,9 @@
 //! Whose turn it is to change things: one deploy at a time, or changes by hand; and how far the deploy is.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{
+    Arc, Mutex, MutexGuard, PoisonError,
+    atomic::{AtomicU64, Ordering},
+};
 
 use serde::Serialize;
 use tokio::{
@@ -18,12 +21,15 @@ use crate::{
 #[derive(Default)]
 pub(crate) struct Deploys {
     under_way: Mutex<Option<Ongoing>>,
+    /// Deploys that were begun so far.
+    begun: AtomicU64,
     /// Changes by hand read, a deploy writes.
     changes: Arc<RwLock<()>>,
 }
 
 /// What is known of the deploy under way.
 struct Ongoing {
+    number: u64,
     by: String,
     since: Instant,
     state: DeployState,
@@ -37,6 +43,8 @@ struct Ongoing {
 /// How far a deploy is.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Progress {
+    /// Which deploy of this Serve it is, counted from 1; those that fail too.
+    pub number: u64,
     /// Who or what asked for it.
     pub by: String,
     /// What it is about.
@@ -66,7 +74,11 @@ pub enum DeployState {
 }
 
 /// The right to deploy; it ends with this.
-pub(super) struct Turn(Arc<Deploys>);
+pub(super) struct Turn {
+    deploys: Arc<Deploys>,
+    /// Which deploy of this Serve it is.
+    pub(super) number: u64,
+}
 
 impl Deploys {
     /// Takes the turn.
@@ -75,7 +87,9 @@ impl Deploys {
         if under_way.is_some() {
             return Err(ServeError::DeployInProgress);
         }
+        let number = self.begun.fetch_add(1, Ordering::Relaxed) + 1;
         *under_way = Some(Ongoing {
+            number,
             by: by.into(),
             since: Instant::now(),
             state: DeployState::Preparing,
@@ -84,7 +98,7 @@ impl Deploys {
             waits_for: None,
             backend: None,
         });
-        Ok(Turn(Arc::clone(self)))
+        Ok(Turn { deploys: Arc::clone(self), number })
     }
 
     /// Waits for deploys and changes by hand that are under way; further ones wait or are refused until this is dropped.
@@ -103,6 +117,7 @@ impl Deploys {
         if let Some(ongoing) = &*self.lock() {
             backend.clone_from(&ongoing.backend);
             progress = Some(Progress {
+                number: ongoing.number,
                 by: ongoing.by.clone(),
                 state: ongoing.state,
                 done: ongoing.done,
@@ -138,11 +153,11 @@ fn replicas(office: &Office, name: &BackendName) -> Option<String> {
 impl Turn {
     /// Waits for changes by hand that are under way; further ones are refused until this is dropped.
     pub(super) async fn alone(&self) -> OwnedRwLockWriteGuard<()> {
-        self.0.alone().await
+        self.deploys.alone().await
     }
 
     fn note(&self, change: impl FnOnce(&mut Ongoing)) {
-        if let Some(ongoing) = &mut *self.0.lock() {
+        if let Some(ongoing) = &mut *self.deploys.lock() {
             change(ongoing);
         }
     }
@@ -170,12 +185,12 @@ impl Turn {
 
     /// What it waits for now, in words.
     pub(super) fn waits_for(&self, office: &Office) -> String {
-        self.0.progress(office).and_then(|progress| progress.waits_for).unwrap_or_default()
+        self.deploys.progress(office).and_then(|progress| progress.waits_for).unwrap_or_default()
     }
 }
 
 impl Drop for Turn {
     fn drop(&mut self) {
-        *self.0.lock() = None;
+        *self.deploys.lock() = None;
     }
 }

@@ -187,11 +187,13 @@ async fn without_waiting_it_goes_on_and_tells_how_far_it_is_and_what_came_of_it(
     let begun = api.put("/api/serve/config?wait=false", &with_slow()).await;
     assert_eq!((begun.status, begun.header("location")), (202, Some("/api/serve/progress")));
     assert_eq!(steps(&begun.json()["changed"]), ["create backend slow"]);
+    let number = begun.json()["number"].clone();
+    assert!(number.is_u64(), "{number}");
     let under_way = progress(api, |progress| progress["deploy"]["state"] == "APPLYING").await;
     assert_eq!((&under_way["deploy"]["done"], &under_way["deploy"]["all"]), (&json!(0), &json!(1)));
     let told =
         progress(api, |progress| progress["deploy"]["waits_for"] == "slow: 0 of 1 replicas ready").await;
-    assert_eq!(told["deploy"]["by"], "deploy");
+    assert_eq!((&told["deploy"]["by"], &told["deploy"]["number"]), (&json!("deploy"), &number));
     assert_eq!(api.get("/api/serve/status").await.json()["deploy"]["all"], 1);
     // One at a time, and nothing by hand meanwhile.
     for path in [AT, "/api/serve/config?wait=false"] {
@@ -202,6 +204,11 @@ async fn without_waiting_it_goes_on_and_tells_how_far_it_is_and_what_came_of_it(
     let over = progress(api, |progress| progress["deploy"].is_null()).await;
     let last = progress(api, |progress| progress["last_deploy"]["id"] == 2).await["last_deploy"].clone();
     assert_eq!(steps(&last["changed"]), ["create backend slow"], "{over}");
+    assert_eq!(last["number"], number, "what was refused meanwhile is not what ended last");
+    // What is refused when it is to begin is not accepted first.
+    let refused = api.put("/api/serve/config?wait=false&wait_for_resources=true", &both()).await;
+    assert_eq!((refused.status, refused.code().as_str()), (400, "invalid"), "{}", refused.text());
+    assert_eq!(api.get("/api/serve/progress").await.json()["last_deploy"], last);
     serve.shutdown().await.unwrap();
 }
 

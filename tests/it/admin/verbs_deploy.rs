@@ -1,9 +1,7 @@
 //! `plan`, `deploy` and `rollback` of the binary, against a service in another process.
 
 use std::{
-    fs::File,
-    io::{BufRead, BufReader, Write},
-    process::Command,
+    io::{BufRead, BufReader},
     time::Instant,
 };
 
@@ -11,7 +9,6 @@ use serde_json::Value;
 
 use super::verbs::{FIRST, NOTHING, answer, ask, file, folder, refused, told};
 use crate::{
-    digits,
     process::{LIMIT, Server, greenroom},
     socket::Socket,
 };
@@ -66,25 +63,21 @@ fn a_file_is_planned_deployed_and_gone_back_from() {
 }
 
 #[test]
-fn progress_is_told_while_replicas_start() {
+fn progress_is_told_until_a_deploy_that_waits_has_its_resources() {
     let folder = folder("verbs-progress");
+    let yaml = format!("{FIRST}capacity: {{ num_cpus: 0.5 }}\n");
+    std::fs::write(folder.yaml(), &yaml).unwrap();
     let server = Server::start(&folder);
-    let pipe = folder.yaml().with_file_name("later.onnx");
-    // A model that is not there until somebody writes it.
-    assert!(Command::new("mkfifo").arg(&pipe).status().unwrap().success());
-    let more = "  - { name: later, onnx: later.onnx, resources: { num_cpus: 0.1 } }\nendpoints:";
-    let file = file(&folder, "more.yaml", &FIRST.replace("endpoints:", more));
+    let next = "{ name: next, onnx: digits.onnx, resources: { num_cpus: 0.1 } }";
+    let later = "{ name: later, onnx: digits.onnx, resources: { num_cpus: 0.4 } }";
+    let file = file(&folder, "more.yaml", &yaml.replace(next, later));
     let address = format!("http://{}", server.admin);
-    let mut deploy = greenroom(&["deploy", file.to_str().unwrap(), "--address", &address]).spawn().unwrap();
-    let mut lines = BufReader::new(deploy.stderr.take().unwrap()).lines();
-    let model = std::fs::read(digits::model()).unwrap();
-    // It is read to know it, then to load it; each time whoever reads waits for this.
-    for waits in ["preparing, 0 of 0 steps done", "applying, 0 of 1 steps done: later: 0 of 1 replicas ready"]
-    {
-        let told = lines.by_ref().map(Result::unwrap).find(|line| line == waits);
-        assert!(told.is_some(), "never told: {waits}");
-        File::options().write(true).open(&pipe).unwrap().write_all(&model).unwrap();
-    }
+    let words = ["deploy", file.to_str().unwrap(), "--timeout", "60", "--wait-for-resources"];
+    let mut deploy = greenroom(&[&words[..], &["--address", &address]].concat()).spawn().unwrap();
+    let mut lines = BufReader::new(deploy.stderr.take().unwrap()).lines().map(Result::unwrap);
+    assert!(lines.any(|line| line.starts_with("pending, 0 of 0 steps done: ")), "never told");
+    // Now there is room.
+    told(&server, &["delete", "backend", "next", "--force"]);
     let output = deploy.wait_with_output().unwrap();
     assert_eq!(output.status.code(), Some(0));
     assert!(String::from_utf8(output.stdout).unwrap().contains("create  backend  later"));

@@ -160,3 +160,22 @@ async fn replicas_that_leave_one_backend_make_room_for_those_of_another() -> Res
     }
     serve.shutdown().await
 }
+
+#[cfg(all(unix, feature = "onnx"))]
+#[actix_web::test]
+async fn a_model_that_is_a_pipe_or_a_device_is_refused_and_not_read() -> Result<(), ServeError> {
+    let (stage, _) = staged().await?;
+    let folder = crate::state::Folder::new();
+    let pipe = folder.path().join("pipe");
+    assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+    for path in [pipe.as_path(), Path::new("/dev/zero"), folder.path()] {
+        let wanted = changed(|config| {
+            let text = format!("backends: [{{ name: f, onnx: {} }}]", path.display());
+            config.backends.extend(yaml(&text).backends);
+        });
+        let found = problems(deploy(stage.serve(), wanted).await.unwrap_err());
+        assert_eq!(found[0].place, "backends[2].onnx");
+        assert!(found[0].what.contains("is no file"), "{found:?}");
+    }
+    stage.end().await
+}

@@ -23,10 +23,10 @@ async fn beside_a_deploy_nothing_else_is_changed_and_its_progress_is_told() -> R
         async move { serve.deploy(with_held(), DeployOptions::default().by("a test")).await }
     });
     until("both are made", || barrier.inside() == 2).await;
-    let Progress { by, state, done, all, waits_for, for_s } = serve.progress().unwrap();
+    let Progress { number, by, state, done, all, waits_for, for_s } = serve.progress().unwrap();
     assert_eq!((by.as_str(), state, done, all), ("a test", DeployState::Applying, 0, 1));
     assert_eq!(waits_for.as_deref(), Some("held: 0 of 2 replicas ready"));
-    assert!(for_s > 0.0);
+    assert!(for_s > 0.0 && number == 2, "{number}");
     barrier.release(1);
     until("one is ready", || {
         serve.progress().unwrap().waits_for.as_deref() == Some("held: 1 of 2 replicas ready")
