@@ -77,7 +77,7 @@ async fn serve_on(
 async fn deploy(serve: &Serve, config: ServeConfig) -> Result<Deployed, ServeError> {
     tokio::select! {
         biased;
-        deployed = serve.deploy(config, DeployOptions::default().by("file")) => deployed,
+        deployed = serve.deploy(config, DeployOptions::default().by("file").declared()) => deployed,
         never = progress::told(serve, tell) => match never {},
     }
 }

@@ -45,11 +45,14 @@ pub struct DeployOptions {
     /// Whether to wait, as long as `timeout`, while not all of it fits beside what there is; false: it is refused.
     /// Until it begins, changes by hand are taken.
     pub wait_for_resources: bool,
+    /// Whether this is what [`ServeOptions::declared`](crate::ServeOptions::declared) says at the next start, as a file
+    /// does, and is compared with; false: it holds until what that says is something else.
+    pub declared: bool,
 }
 
 impl Default for DeployOptions {
     fn default() -> Self {
-        Self { timeout: None, by: "deploy".into(), wait_for_resources: false }
+        Self { timeout: None, by: "deploy".into(), wait_for_resources: false, declared: false }
     }
 }
 
@@ -72,6 +75,13 @@ impl DeployOptions {
     #[must_use]
     pub fn wait_for_resources(mut self) -> Self {
         self.wait_for_resources = true;
+        self
+    }
+
+    /// Sets [`declared`](field@Self::declared): it is what a file says.
+    #[must_use]
+    pub fn declared(mut self) -> Self {
+        self.declared = true;
         self
     }
 }
@@ -233,12 +243,13 @@ impl Serve {
         Ok(whole)
     }
 
-    /// The last entry of the history, if it is of this configuration and is what is declared still.
-    fn applied_last(&self, whole: &ServeConfig) -> Option<u64> {
+    /// The last entry of the history, if it is of this configuration and nothing else is to be kept.
+    fn applied_last(&self, whole: &ServeConfig, how: &DeployOptions) -> Option<u64> {
         let memory = self.0.office.memory();
         let saved = memory.saved();
         let last = saved.history.last().filter(|last| same(&last.config, whole))?;
-        saved.declared.as_ref().is_some_and(|declared| same(declared, whole)).then_some(last.id)
+        let is_whole = |kept: &Option<ServeConfig>| kept.as_ref().is_some_and(|kept| same(kept, whole));
+        (is_whole(&saved.declared) && (!how.declared || is_whole(&saved.file))).then_some(last.id)
     }
 
     /// Lets go of the code of backends that the program made and that neither run nor are in the history.

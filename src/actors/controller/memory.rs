@@ -135,7 +135,8 @@ impl Memory {
             return Err(ServeError::BeingReplaced);
         }
         absolute(&mut self.saved.desired).map_err(not_saved)?;
-        self.saved.declared.iter_mut().try_for_each(absolute).map_err(not_saved)?;
+        let Saved { declared, file, .. } = &mut self.saved;
+        declared.iter_mut().chain(file).try_for_each(absolute).map_err(not_saved)?;
         store.save(&self.saved)?;
         self.unsaved = None;
         Ok(())

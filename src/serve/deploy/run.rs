@@ -95,11 +95,11 @@ impl Run {
         let codes = self.within(self.checked(&wanted)).await??;
         let wanted = self.serve.whole(&wanted)?;
         let (_alone, now, plan) = self.planned(&wanted, &codes).await?;
-        if let Some(id) = self.serve.applied_last(&wanted).filter(|_| plan.is_empty()) {
+        if let Some(id) = self.serve.applied_last(&wanted, &self.how).filter(|_| plan.is_empty()) {
             return Ok(Deployed { plan, id });
         }
         // A process that is killed meanwhile comes back with all of it.
-        office.memory().aim(|saved| aim(saved, &wanted))?;
+        office.memory().aim(|saved| aim(saved, &wanted, &self.how))?;
         if !plan.is_empty() {
             let before = self.codes();
             self.turn.applies(DeployState::Applying, plan.steps.len());
@@ -304,7 +304,10 @@ impl Run {
 }
 
 /// What is kept from the first step on. Of what a program gave, what is not wanted any more is forgotten.
-fn aim(saved: &mut Saved, wanted: &ServeConfig) {
+fn aim(saved: &mut Saved, wanted: &ServeConfig, how: &DeployOptions) {
+    if how.declared {
+        saved.file = Some(wanted.clone());
+    }
     saved.declared = Some(wanted.clone());
     saved.desired = wanted.clone();
     saved.given.backends.retain(|name, _| wanted.backends.iter().any(|decl| decl.name == *name));
