@@ -135,13 +135,13 @@ impl Serve {
             ..decl_of(name, &entry.declared)
         };
         let endpoints = fleet.endpoints.iter().map(endpoint).collect();
-        ServeConfig { backends, endpoints, ..self.process(fleet) }
+        ServeConfig { backends, endpoints, ..self.process() }
     }
 
-    /// What the process runs with, which no deploy changes.
-    fn process(&self, fleet: &Fleet) -> ServeConfig {
-        let (state, capacity) = (self.0.options.state.clone(), fleet.pool.total().clone());
-        ServeConfig { state, capacity, ..self.0.options.sections.clone() }
+    /// What the process runs with, which no deploy changes, as it is declared: not with what was found on the machine.
+    fn process(&self) -> ServeConfig {
+        let options = &self.0.options;
+        ServeConfig { state: options.state.clone(), capacity: options.all(), ..options.sections.clone() }
     }
 
     /// What [`deploy`](Self::deploy) would do, and why; nothing is changed. Model files are looked at.
@@ -211,7 +211,8 @@ impl Serve {
         self.deploy(config, DeployOptions { by, ..how }).await
     }
 
-    /// What [`rollback`](Self::rollback) goes back to, with its number.
+    /// What [`rollback`](Self::rollback) goes back to, with its number. What that says of the process itself is left
+    /// out: this one may run with something else.
     pub(crate) fn earlier(&self, to: Option<u64>) -> Result<(u64, ServeConfig), ServeError> {
         let history = self.history();
         let found = match to {
@@ -226,7 +227,8 @@ impl Serve {
             };
             return Err(ServeError::invalid("rollback", why));
         };
-        Ok((*id, config.clone()))
+        let ServeConfig { backends, endpoints, .. } = config.clone();
+        Ok((*id, ServeConfig { backends, endpoints, ..ServeConfig::default() }))
     }
 
     /// How far the deploy under way is, if there is one.
@@ -237,8 +239,7 @@ impl Serve {
     /// `wanted` with what the process runs with, and with paths that mean the same from everywhere.
     fn whole(&self, wanted: &ServeConfig) -> Result<ServeConfig, ServeError> {
         let (backends, endpoints) = (wanted.backends.clone(), wanted.endpoints.clone());
-        let process = self.process(&self.0.office.fleet());
-        let mut whole = ServeConfig { backends, endpoints, ..process };
+        let mut whole = ServeConfig { backends, endpoints, ..self.process() };
         absolute(&mut whole).map_err(|error| ServeError::invalid("onnx", error.to_string()))?;
         Ok(whole)
     }

@@ -68,7 +68,7 @@ impl Serve {
 
     /// Sections of the process itself that differ from what it runs with.
     fn fixed(&self, wanted: &ServeConfig) -> Vec<Problem> {
-        let (absent, running) = (ServeConfig::default(), self.process(&self.0.office.fleet()));
+        let (absent, running) = (ServeConfig::default(), self.process());
         let state = wanted.state.as_ref().map(std::path::absolute);
         let kept = || state.and_then(Result::ok) == self.0.options.state;
         let sections = [
