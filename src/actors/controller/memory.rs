@@ -176,8 +176,17 @@ impl Office {
         if !entry.created() {
             self.memory().take_back(|saved| saved.remove_backend(name));
         } else if let Some(before) = &entry.before {
-            let (name, source, config) = (name.clone(), before.source.clone(), before.config.clone());
-            self.memory().take_back(|saved| saved.put_backend(BackendDecl { name, source, config }));
+            let given = entry.given_before.clone();
+            let (source, config) = (before.source.clone(), before.config.clone());
+            let decl = BackendDecl { name: name.clone(), source, config };
+            self.memory().take_back(|saved| {
+                saved.put_backend(decl);
+                match given {
+                    Some(Some(given)) => drop(saved.given.backends.insert(name.clone(), given)),
+                    Some(None) => drop(saved.given.backends.remove(name)),
+                    None => {}
+                }
+            });
         }
     }
 }

@@ -254,7 +254,7 @@ impl Run {
     async fn change(&self, decl: &BackendDecl, codes: &Codes) -> Result<(), ServeError> {
         let BackendDecl { name, source, config } = decl.clone();
         let Some(code) = codes.get(&name).cloned() else { return Err(ServeError::UnknownBackend(name)) };
-        self.ask(DeployBackend { name, source, code, config }).await
+        self.ask(DeployBackend { name, source, code, config, by_program: false }).await
     }
 
     /// Asks the Controller, again when it restarted: each step asked for twice is done once.
