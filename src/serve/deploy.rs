@@ -214,10 +214,17 @@ impl Serve {
     /// What [`rollback`](Self::rollback) goes back to, with its number. What that says of the process itself is left
     /// out: this one may run with something else.
     pub(crate) fn earlier(&self, to: Option<u64>) -> Result<(u64, ServeConfig), ServeError> {
-        let history = self.history();
+        let (history, declared) = {
+            let memory = self.0.office.memory();
+            (memory.saved().history.clone(), memory.saved().declared.clone())
+        };
         let found = match to {
             Some(id) => history.iter().find(|entry| entry.id == id),
-            None => history.iter().rev().nth(1),
+            // What was deployed last has no entry when the process was killed meanwhile.
+            None => {
+                let noted = |last: &&Applied| declared.as_ref().is_none_or(|now| same(&last.config, now));
+                history.iter().rev().nth(usize::from(history.last().is_none_or(|last| noted(&last))))
+            }
         };
         let Some(Applied { id, config, .. }) = found else {
             let ids: Vec<_> = history.iter().map(|entry| entry.id.to_string()).collect();
