@@ -1,7 +1,7 @@
 //! `Store`: a state directory, locked for this process; each save replaces what it holds, or leaves it.
 
 use std::{
-    fs::{self, DirBuilder, File, OpenOptions, TryLockError},
+    fs::{self, DirBuilder, File, TryLockError},
     io::{self, Read, Seek, Write},
     path::{Path, PathBuf},
 };
@@ -249,17 +249,16 @@ fn make(path: &Path) -> Result<(), StateError> {
 
 /// Takes the directory for this process.
 fn lock(path: &Path, inherited: impl FnOnce(&Path) -> Option<File>) -> Result<File, StateError> {
-    let file = path.join(LOCK);
-    let unusable = |error: &io::Error| unusable(&file, "locked", error);
-    if let Some(lock) = inherited(&file) {
+    let at = path.join(LOCK);
+    let unusable = |error: &io::Error| unusable(&at, "locked", error);
+    if let Some(lock) = inherited(&at) {
         return sign(lock).map_err(|error| unusable(&error));
     }
-    let lock = OpenOptions::new()
+    let lock = file::for_its_owner()
         .read(true)
-        .write(true)
         .create(true)
         .truncate(false)
-        .open(&file)
+        .open(&at)
         .map_err(|error| unusable(&error))?;
     match lock.try_lock() {
         Ok(()) => {}

@@ -375,6 +375,23 @@ fn what_the_file_said_is_kept_beside_what_was_deployed_since_and_once_while_both
     assert_eq!(open(&folder.state()).unwrap().1, Some(saved));
 }
 
+#[cfg(unix)]
+#[test]
+fn whatever_is_written_is_for_its_owner_alone_also_in_a_directory_that_all_can_read() {
+    use std::os::unix::fs::PermissionsExt;
+    let folder = Folder::new();
+    fs::create_dir(folder.state()).unwrap();
+    fs::set_permissions(folder.state(), fs::Permissions::from_mode(0o755)).unwrap();
+    let (mut store, _) = open(&folder.state()).unwrap();
+    store.save(&odd()).unwrap();
+    let files = folder.files();
+    assert_eq!(files, ["declared-1.json", "history-1.json", "history-2.json", "lock", "state.json"]);
+    for file in files {
+        let mode = fs::metadata(folder.state().join(&file)).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600, "{file}");
+    }
+}
+
 #[test]
 fn paths_become_absolute_and_two_that_say_the_same_are_the_same() {
     let mut config = one(1).desired;
