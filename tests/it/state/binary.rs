@@ -73,7 +73,7 @@ fn a_change_made_by_hand_holds_until_the_file_changes() {
     assert_eq!(read(&folder)["history"], json!([1, 2]));
 }
 
-/// Deploys the file with so many replicas by hand, or does something else to the server; what it then has.
+/// Has a verb done by hand; the replicas that are wanted then.
 fn told(server: &Server, args: &[&str]) -> u64 {
     let address = format!("http://{}", server.admin);
     let output = output(&[args, &["--address", &address]].concat());
@@ -82,8 +82,23 @@ fn told(server: &Server, args: &[&str]) -> u64 {
 }
 
 fn replicas(server: &Server) -> u64 {
-    let kept = Socket::connect(server.admin).get("/api/serve/backends/digits").json();
-    kept["num_replicas"].as_u64().unwrap()
+    ask(server, "GET", "")["num_replicas"].as_u64().unwrap()
+}
+
+/// Changes by hand how many there are.
+fn scale(server: &Server, replicas: u64) {
+    ask(server, "PATCH", &json!({"num_replicas": replicas}).to_string());
+}
+
+fn ask(server: &Server, method: &str, body: &str) -> Value {
+    let (admin, length) = (server.admin, body.len());
+    let head = format!("{method} /api/serve/backends/digits HTTP/1.1\r\nhost: {admin}\r\n");
+    let rest = format!("content-type: application/json\r\ncontent-length: {length}\r\n\r\n{body}");
+    let mut socket = Socket::connect(admin);
+    socket.write((head + &rest).as_bytes()).unwrap();
+    let answer = socket.receive().unwrap();
+    assert_eq!(answer.status, 200, "{}", String::from_utf8_lossy(&answer.body));
+    answer.json()
 }
 
 #[test]
@@ -113,7 +128,7 @@ fn what_was_deployed_beside_the_file_holds_until_the_file_changes() {
     // The file is changed, and deployed by hand: so it holds from now on as the file does.
     std::fs::write(folder.yaml(), yaml(1)).unwrap();
     assert_eq!(told(&server, &["deploy", folder.yaml().to_str().unwrap()]), 1);
-    assert_eq!(told(&server, &["scale", "digits", "4"]), 4);
+    scale(&server, 4);
     drop(server);
     let server = Server::start(&folder);
     assert_eq!(replicas(&server), 4, "with what was changed by hand since");
@@ -131,7 +146,7 @@ fn what_the_process_runs_with_and_what_was_found_on_the_machine_make_no_other_fi
     let other = folder.path("other.yaml");
     std::fs::write(&other, yaml(3)).unwrap();
     assert_eq!(told(&server, &["deploy", other.to_str().unwrap()]), 3);
-    assert_eq!(told(&server, &["scale", "digits", "2"]), 2);
+    scale(&server, 2);
     server.end();
     // As if it had been written on a machine with other cores.
     let kept = state(&folder).with_file_name(read(&folder)["file"].as_str().unwrap());
