@@ -86,7 +86,7 @@ async fn all_ready(serve: &Serve) {
 async fn deploy(serve: &Serve, config: ServeConfig) -> Result<Deployed, ServeError> {
     tokio::select! {
         biased;
-        deployed = serve.deploy(config, DeployOptions::default().by("file")) => deployed,
+        deployed = serve.deploy(config, DeployOptions::default().by("file").declared()) => deployed,
         never = progress::told(serve, tell) => match never {},
     }
 }

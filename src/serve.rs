@@ -198,7 +198,14 @@ impl Serve {
         let name = BackendName::new(name)?;
         let source = Source::Registered { name: name.clone() };
         let code = Arc::new(backend);
-        self.ask(CreateBackend { name: name.clone(), source, code: Arc::clone(&code) as _, config }).await?;
+        self.ask(CreateBackend {
+            name: name.clone(),
+            source,
+            code: Arc::clone(&code) as _,
+            config,
+            by_program: true,
+        })
+        .await?;
         self.0.sources.made(name, code);
         Ok(())
     }
@@ -254,7 +261,14 @@ impl Serve {
         let name = BackendName::new(name)?;
         let source = Source::Registered { name: name.clone() };
         let code = Arc::new(backend);
-        self.ask(DeployBackend { name: name.clone(), source, code: Arc::clone(&code) as _, config }).await?;
+        self.ask(DeployBackend {
+            name: name.clone(),
+            source,
+            code: Arc::clone(&code) as _,
+            config,
+            by_program: true,
+        })
+        .await?;
         self.0.sources.made(name, code);
         Ok(())
     }

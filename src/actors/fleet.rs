@@ -114,6 +114,8 @@ pub(crate) struct BackendEntry {
     pub(crate) config: BackendConfig,
     /// What was wanted before the changes that are under way; a change that fails goes back to it.
     pub(crate) before: Option<Target>,
+    /// What the program had given, if anything, before those of these changes that it makes; none: it makes none.
+    pub(crate) given_before: Option<Option<BackendDecl>>,
     /// Releases so far, those that were given up too.
     pub(crate) releases: u64,
     /// Code that nobody wants any more; dropped where nothing is locked.

@@ -47,11 +47,14 @@ pub struct DeployOptions {
     /// Whether to wait, as long as `timeout`, while not all of it fits beside what there is; false: it is refused.
     /// Until it begins, changes by hand are taken.
     pub wait_for_resources: bool,
+    /// Whether this is what [`ServeOptions::declared`](crate::ServeOptions::declared) says at the next start, as a file
+    /// does, and is compared with; false: it holds until what that says is something else.
+    pub declared: bool,
 }
 
 impl Default for DeployOptions {
     fn default() -> Self {
-        Self { timeout: None, by: "deploy".into(), wait_for_resources: false }
+        Self { timeout: None, by: "deploy".into(), wait_for_resources: false, declared: false }
     }
 }
 
@@ -74,6 +77,13 @@ impl DeployOptions {
     #[must_use]
     pub fn wait_for_resources(mut self) -> Self {
         self.wait_for_resources = true;
+        self
+    }
+
+    /// Sets [`declared`](field@Self::declared): it is what a file says.
+    #[must_use]
+    pub fn declared(mut self) -> Self {
+        self.declared = true;
         self
     }
 }
@@ -127,13 +137,13 @@ impl Serve {
             ..decl_of(name, &entry.declared)
         };
         let endpoints = fleet.endpoints.iter().map(endpoint).collect();
-        ServeConfig { backends, endpoints, ..self.process(fleet) }
+        ServeConfig { backends, endpoints, ..self.process() }
     }
 
-    /// What the process runs with, which no deploy changes.
-    fn process(&self, fleet: &Fleet) -> ServeConfig {
-        let (state, capacity) = (self.0.options.state.clone(), fleet.pool.total().clone());
-        ServeConfig { state, capacity, ..self.0.options.sections.clone() }
+    /// What the process runs with, which no deploy changes, as it is declared: not with what was found on the machine.
+    fn process(&self) -> ServeConfig {
+        let options = &self.0.options;
+        ServeConfig { state: options.state.clone(), capacity: options.all(), ..options.sections.clone() }
     }
 
     /// What [`deploy`](Self::deploy) would do, and why; nothing is changed. Model files are looked at.
@@ -225,12 +235,20 @@ impl Serve {
         self.deploy(config, DeployOptions { by, ..how }).await
     }
 
-    /// What [`rollback`](Self::rollback) goes back to, with its number.
+    /// What [`rollback`](Self::rollback) goes back to, with its number. What that says of the process itself is left
+    /// out: this one may run with something else.
     pub(crate) fn earlier(&self, to: Option<u64>) -> Result<(u64, ServeConfig), ServeError> {
-        let history = self.history();
+        let (history, declared) = {
+            let memory = self.0.office.memory();
+            (memory.saved().history.clone(), memory.saved().declared.clone())
+        };
         let found = match to {
             Some(id) => history.iter().find(|entry| entry.id == id),
-            None => history.iter().rev().nth(1),
+            // What was deployed last has no entry when the process was killed meanwhile.
+            None => {
+                let noted = |last: &&Applied| declared.as_ref().is_none_or(|now| same(&last.config, now));
+                history.iter().rev().nth(usize::from(history.last().is_none_or(|last| noted(&last))))
+            }
         };
         let Some(Applied { id, config, .. }) = found else {
             let ids: Vec<_> = history.iter().map(|entry| entry.id.to_string()).collect();
@@ -240,7 +258,8 @@ impl Serve {
             };
             return Err(ServeError::invalid("rollback", why));
         };
-        Ok((*id, config.clone()))
+        let ServeConfig { backends, endpoints, .. } = config.clone();
+        Ok((*id, ServeConfig { backends, endpoints, ..ServeConfig::default() }))
     }
 
     /// How far the deploy under way is, if there is one.
@@ -251,18 +270,18 @@ impl Serve {
     /// `wanted` with what the process runs with, and with paths that mean the same from everywhere.
     fn whole(&self, wanted: &ServeConfig) -> Result<ServeConfig, ServeError> {
         let (backends, endpoints) = (wanted.backends.clone(), wanted.endpoints.clone());
-        let process = self.process(&self.0.office.fleet());
-        let mut whole = ServeConfig { backends, endpoints, ..process };
+        let mut whole = ServeConfig { backends, endpoints, ..self.process() };
         absolute(&mut whole).map_err(|error| ServeError::invalid("onnx", error.to_string()))?;
         Ok(whole)
     }
 
-    /// The last entry of the history, if it is of this configuration and is what is declared still.
-    fn applied_last(&self, whole: &ServeConfig) -> Option<u64> {
+    /// The last entry of the history, if it is of this configuration and nothing else is to be kept.
+    fn applied_last(&self, whole: &ServeConfig, how: &DeployOptions) -> Option<u64> {
         let memory = self.0.office.memory();
         let saved = memory.saved();
         let last = saved.history.last().filter(|last| same(&last.config, whole))?;
-        saved.declared.as_ref().is_some_and(|declared| same(declared, whole)).then_some(last.id)
+        let is_whole = |kept: &Option<ServeConfig>| kept.as_ref().is_some_and(|kept| same(kept, whole));
+        (is_whole(&saved.declared) && (!how.declared || is_whole(&saved.file))).then_some(last.id)
     }
 
     /// Lets go of the code of backends that the program made and that neither run nor are in the history.

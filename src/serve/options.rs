@@ -180,9 +180,10 @@ impl ServeOptions {
         self
     }
 
-    /// What is declared as a whole, as a file is. When the state directory was declared the same, what was wanted last
-    /// is restored, with the changes made by hand ([`Serve::restored`](crate::Serve::restored)); otherwise nothing
-    /// is, and the program is to deploy this.
+    /// What is declared as a whole, as a file is. When it wants the same backends and endpoints as what was deployed as
+    /// [`declared`](crate::DeployOptions::declared) last, or as whatever was deployed last, what was wanted last is
+    /// restored, with other deploys and changes made by hand ([`Serve::restored`](crate::Serve::restored)); otherwise
+    /// nothing is, and the program is to deploy this as declared.
     pub fn declared(mut self, config: ServeConfig) -> Self {
         self.declared = Some(config);
         self

@@ -32,14 +32,19 @@ pub(super) fn remembered(
             ServeError::Internal(format!("the lock cannot be handed over: {error}").into())
         })?;
     }
-    let Some(saved) = saved else {
+    let Some(mut saved) = saved else {
         return Ok((Memory::new(Some(store), Saved { desired: nothing, ..Saved::default() }), false));
     };
-    match (&declared, &saved.declared) {
-        (None, _) => Ok((Memory::new(Some(store), saved), true)),
-        (Some(now), Some(before)) if same(now, before) => Ok((Memory::new(Some(store), saved), true)),
-        (Some(_), _) => Ok((Memory::anew(Some(store), saved, nothing), false)),
+    if let Some(now) = declared {
+        let is_now = |before: &Option<ServeConfig>| before.as_ref().is_some_and(|before| same(before, &now));
+        // What a file says may also have been deployed in another way, and holds from now on as the file does.
+        if !is_now(&saved.file) && is_now(&saved.declared) {
+            saved.file = Some(now);
+        } else if !is_now(&saved.file) {
+            return Ok((Memory::anew(Some(store), saved, nothing), false));
+        }
     }
+    Ok((Memory::new(Some(store), saved), true))
 }
 
 impl Serve {

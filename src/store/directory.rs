@@ -1,7 +1,7 @@
 //! `Store`: a state directory, locked for this process; each save replaces what it holds, or leaves it.
 
 use std::{
-    fs::{self, DirBuilder, File, OpenOptions, TryLockError},
+    fs::{self, DirBuilder, File, TryLockError},
     io::{self, Read, Seek, Write},
     path::{Path, PathBuf},
 };
@@ -23,6 +23,9 @@ const LOCK: &str = "lock";
 /// Longest process number that is read.
 const PID_BYTES_MAX: u64 = 20;
 
+/// A configuration, and the file that holds it.
+type Held = Option<(String, ServeConfig)>;
+
 /// A state directory. The lock on it ends with this, and with the process, however that ends.
 #[derive(Debug)]
 pub(crate) struct Store {
@@ -35,7 +38,9 @@ pub(crate) struct Store {
     /// What `state.json` holds.
     written: Option<Vec<u8>>,
     /// What was declared, and the file that holds it.
-    declared: Option<(String, ServeConfig)>,
+    declared: Held,
+    /// What the file of `run FILE` said, and the file here that holds it; it may be the same one.
+    file: Held,
     /// The history's files.
     history: Vec<u64>,
 }
@@ -67,8 +72,16 @@ impl Store {
         make(&path)?;
         let lock = lock(&path, inherited)?;
         let handle = File::open(&path).map_err(|error| unusable(&path, "opened", &error))?;
-        let mut store =
-            Self { path, handle, lock, sequence: 0, written: None, declared: None, history: Vec::new() };
+        let mut store = Self {
+            path,
+            handle,
+            lock,
+            sequence: 0,
+            written: None,
+            declared: None,
+            file: None,
+            history: Vec::new(),
+        };
         let saved = store.read()?;
         store.clean()?;
         // A directory that cannot be written is told of now, not at the first change.
@@ -94,16 +107,10 @@ impl Store {
         for applied in saved.history.iter().filter(|applied| !self.history.contains(&applied.id)) {
             file::replace(&self.path.join(history(applied.id)), &document::applied(applied)?)?;
         }
-        let declared = match (&saved.declared, &self.declared) {
-            (None, _) => None,
-            (Some(now), Some((file, before))) if now == before => Some(file.clone()),
-            (Some(now), _) => {
-                let file = format!("declared-{sequence}.json");
-                file::replace(&self.path.join(&file), &document::declared(now)?)?;
-                Some(file)
-            }
-        };
-        let text = document::state(saved, sequence, declared.as_deref())?;
+        let declared = self.held(&saved.declared, &None, format!("declared-{sequence}.json"))?;
+        let file = self.held(&saved.file, &declared, format!("file-{sequence}.json"))?;
+        let names = [&declared, &file].map(|held| held.as_ref().map(|(name, _)| name.as_str()));
+        let text = document::state(saved, sequence, names)?;
         file::replace(&self.path.join(STATE), &text)?;
         if let Err(error) = self.handle.sync_all() {
             // The change is refused, so the file must say so too.
@@ -114,12 +121,12 @@ impl Store {
             return Err(error);
         }
         let files = |store: &Self| {
-            let declared = store.declared.iter().map(|(file, _)| file.clone());
+            let declared = store.declared.iter().chain(&store.file).map(|(file, _)| file.clone());
             declared.chain(store.history.iter().map(|id| history(*id))).collect::<Vec<_>>()
         };
         let before = files(self);
         (self.sequence, self.written) = (sequence, Some(text));
-        self.declared = declared.zip(saved.declared.clone());
+        (self.declared, self.file) = (declared, file);
         self.history = saved.history.iter().map(|applied| applied.id).collect();
         let now = files(self);
         for file in before.iter().filter(|file| !now.contains(file)) {
@@ -127,6 +134,17 @@ impl Store {
             let _ = fs::remove_file(self.path.join(file));
         }
         Ok(())
+    }
+
+    /// A configuration with the file that holds it: one that is there, else `new`, which is written.
+    fn held(&self, config: &Option<ServeConfig>, just_held: &Held, new: String) -> io::Result<Held> {
+        let Some(config) = config else { return Ok(None) };
+        let mut there = [just_held, &self.declared, &self.file].into_iter().flatten();
+        if let Some(held) = there.find(|(_, held)| held == config) {
+            return Ok(Some(held.clone()));
+        }
+        file::replace(&self.path.join(&new), &document::declared(config)?)?;
+        Ok(Some((new, config.clone())))
     }
 
     /// For tests of what a failing disk does.
@@ -140,23 +158,33 @@ impl Store {
         let Some(bytes) = file::read(&path).map_err(|error| unusable(&path, "read", &error))? else {
             return Ok(None);
         };
-        let State { sequence, desired, given, declared, history: ids } =
+        let State { sequence, desired, given, declared, file, history: ids } =
             document::read_state(&bytes).map_err(|mistake| told(&path, mistake))?;
-        let declared = declared.map(|file| Ok((file.clone(), self.named(&file, document::read_declared)?)));
-        self.declared = declared.transpose()?;
-        let entries = ids.iter().map(|id| self.named(&history(*id), document::read_applied));
+        let read = |name: Option<String>, key| {
+            let read = |name: String| Ok((name.clone(), self.named(key, &name, document::read_declared)?));
+            name.map(read).transpose()
+        };
+        let (declared, file) = (read(declared, "declared")?, read(file, "file")?);
+        (self.declared, self.file) = (declared, file);
+        let entries = ids.iter().map(|id| self.named("history", &history(*id), document::read_applied));
         let entries = entries.collect::<Result<_, _>>()?;
         (self.sequence, self.written, self.history) = (sequence, Some(bytes), ids);
-        let declared = self.declared.as_ref().map(|(_, config)| config.clone());
-        Ok(Some(Saved { declared, desired, given, history: entries }))
+        let [declared, file] =
+            [&self.declared, &self.file].map(|held| held.as_ref().map(|(_, config)| config.clone()));
+        Ok(Some(Saved { declared, file, desired, given, history: entries }))
     }
 
-    /// A file that `state.json` names.
-    fn named<T>(&self, name: &str, read: fn(&[u8]) -> Result<T, Mistake>) -> Result<T, StateError> {
+    /// A file that `state.json` names under `key`.
+    fn named<T>(
+        &self,
+        key: &str,
+        name: &str,
+        read: fn(&[u8]) -> Result<T, Mistake>,
+    ) -> Result<T, StateError> {
         let path = self.path.join(STATE);
         if !owned(name) {
             let why = format!("it names the file {name:?}, which is none of a state directory");
-            return Err(damaged(&path, "declared", why));
+            return Err(damaged(&path, key, why));
         }
         let path = self.path.join(name);
         match file::read(&path).map_err(|error| unusable(&path, "read", &error))? {
@@ -169,7 +197,7 @@ impl Store {
     fn clean(&self) -> Result<(), StateError> {
         let named = |name: &str| {
             name == STATE
-                || self.declared.as_ref().is_some_and(|(file, _)| file == name)
+                || self.declared.iter().chain(&self.file).any(|(file, _)| file == name)
                 || self.history.iter().any(|id| history(*id) == name)
         };
         let entries = fs::read_dir(&self.path).map_err(|error| unusable(&self.path, "read", &error))?;
@@ -197,7 +225,7 @@ fn owned(name: &str) -> bool {
         let number = name.strip_prefix(start).and_then(|rest| rest.strip_suffix(".json"));
         number.is_some_and(|number| number.parse::<u64>().is_ok())
     };
-    name == STATE || numbered("history-") || numbered("declared-")
+    name == STATE || numbered("history-") || numbered("declared-") || numbered("file-")
 }
 
 /// Makes the directory, for its owner alone: a `user_config` may hold secrets.
@@ -221,17 +249,16 @@ fn make(path: &Path) -> Result<(), StateError> {
 
 /// Takes the directory for this process.
 fn lock(path: &Path, inherited: impl FnOnce(&Path) -> Option<File>) -> Result<File, StateError> {
-    let file = path.join(LOCK);
-    let unusable = |error: &io::Error| unusable(&file, "locked", error);
-    if let Some(lock) = inherited(&file) {
+    let at = path.join(LOCK);
+    let unusable = |error: &io::Error| unusable(&at, "locked", error);
+    if let Some(lock) = inherited(&at) {
         return sign(lock).map_err(|error| unusable(&error));
     }
-    let lock = OpenOptions::new()
+    let lock = file::for_its_owner()
         .read(true)
-        .write(true)
         .create(true)
         .truncate(false)
-        .open(&file)
+        .open(&at)
         .map_err(|error| unusable(&error))?;
     match lock.try_lock() {
         Ok(()) => {}

@@ -354,6 +354,45 @@ fn functions_are_left_out_and_come_back_with_the_program_that_has_them() {
 }
 
 #[test]
+fn what_the_file_said_is_kept_beside_what_was_deployed_since_and_once_while_both_are_the_same() {
+    let folder = Folder::new();
+    let (mut store, _) = open(&folder.state()).unwrap();
+    let mut saved = odd();
+    saved.history.clear();
+    saved.file.clone_from(&saved.declared);
+    store.save(&saved).unwrap();
+    assert_eq!(folder.files(), ["declared-1.json", "lock", "state.json"]);
+    saved.declared = Some(ServeConfig::default());
+    store.save(&saved).unwrap();
+    assert_eq!(folder.files(), ["declared-1.json", "declared-2.json", "lock", "state.json"]);
+    drop(store);
+    let (mut store, read) = open(&folder.state()).unwrap();
+    assert_eq!(read, Some(saved.clone()));
+    saved.declared.clone_from(&saved.file);
+    store.save(&saved).unwrap();
+    assert_eq!(folder.files(), ["declared-1.json", "lock", "state.json"]);
+    drop(store);
+    assert_eq!(open(&folder.state()).unwrap().1, Some(saved));
+}
+
+#[cfg(unix)]
+#[test]
+fn whatever_is_written_is_for_its_owner_alone_also_in_a_directory_that_all_can_read() {
+    use std::os::unix::fs::PermissionsExt;
+    let folder = Folder::new();
+    fs::create_dir(folder.state()).unwrap();
+    fs::set_permissions(folder.state(), fs::Permissions::from_mode(0o755)).unwrap();
+    let (mut store, _) = open(&folder.state()).unwrap();
+    store.save(&odd()).unwrap();
+    let files = folder.files();
+    assert_eq!(files, ["declared-1.json", "history-1.json", "history-2.json", "lock", "state.json"]);
+    for file in files {
+        let mode = fs::metadata(folder.state().join(&file)).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600, "{file}");
+    }
+}
+
+#[test]
 fn paths_become_absolute_and_two_that_say_the_same_are_the_same() {
     let mut config = one(1).desired;
     config.backends[0].source = Source::Onnx { path: "models/m.onnx".into() };

@@ -45,6 +45,8 @@ pub(super) struct State {
     pub(super) given: Given,
     /// The file with what was declared as a whole.
     pub(super) declared: Option<String>,
+    /// The file with what the file of `run FILE` said.
+    pub(super) file: Option<String>,
     /// The numbers of the history's files.
     pub(super) history: Vec<u64>,
 }
@@ -53,7 +55,7 @@ pub(super) struct State {
 pub(super) fn state(
     saved: &Saved,
     sequence: u64,
-    declared: Option<&str>,
+    [declared, file]: [Option<&str>; 2],
 ) -> Result<Vec<u8>, serde_json::Error> {
     #[derive(Serialize)]
     struct Text<'a> {
@@ -61,6 +63,7 @@ pub(super) fn state(
         sequence: u64,
         written_by: &'a str,
         declared: Option<&'a str>,
+        file: Option<&'a str>,
         history: Vec<u64>,
         desired: &'a ServeConfig,
         given: GivenText<'a>,
@@ -75,6 +78,7 @@ pub(super) fn state(
         sequence,
         written_by: concat!("greenroom ", env!("CARGO_PKG_VERSION")),
         declared,
+        file,
         history: saved.history.iter().map(|applied| applied.id).collect(),
         desired: &saved.desired,
         given: GivenText {
@@ -122,6 +126,7 @@ pub(super) fn read_state(bytes: &[u8]) -> Result<State, Mistake> {
         #[serde(rename = "written_by")]
         _written_by: String,
         declared: Option<String>,
+        file: Option<String>,
         history: Vec<u64>,
         desired: Value,
         given: GivenText,
@@ -132,7 +137,7 @@ pub(super) fn read_state(bytes: &[u8]) -> Result<State, Mistake> {
         backends: Vec<Value>,
         endpoints: Vec<Value>,
     }
-    let Text { sequence, declared, history, desired, given, .. } = read(bytes)?;
+    let Text { sequence, declared, file, history, desired, given, .. } = read(bytes)?;
     let backends = config(json!({ "backends": given.backends }), "given")?.backends;
     let mut endpoints = BTreeMap::new();
     for (index, endpoint) in given.endpoints.into_iter().enumerate() {
@@ -143,7 +148,7 @@ pub(super) fn read_state(bytes: &[u8]) -> Result<State, Mistake> {
     }
     let given =
         Given { backends: backends.into_iter().map(|decl| (decl.name.clone(), decl)).collect(), endpoints };
-    Ok(State { sequence, desired: config(desired, "desired")?, given, declared, history })
+    Ok(State { sequence, desired: config(desired, "desired")?, given, declared, file, history })
 }
 
 /// Stand-ins for the backends that a written endpoint names, so that it can be read alone.

@@ -1,7 +1,7 @@
 //! One small file: read within a limit, or replaced as a whole.
 
 use std::{
-    fs::{self, File},
+    fs::{self, File, OpenOptions},
     io::{self, Read, Write},
     path::{Path, PathBuf},
 };
@@ -42,9 +42,18 @@ pub(super) fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
     replaced
 }
 
+/// How a file is written that nobody else may read, wherever it lies: a `user_config` may hold secrets.
+pub(super) fn for_its_owner() -> OpenOptions {
+    let mut options = File::options();
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    options.write(true);
+    options
+}
+
 /// Writes a file through to the disk.
 pub(super) fn write(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let mut file = File::create(path)?;
+    let mut file = for_its_owner().create(true).truncate(true).open(path)?;
     file.write_all(bytes)?;
     file.sync_all()
 }

@@ -62,9 +62,12 @@ fn sorted(mut rules: Vec<ShadowRule>) -> Vec<ShadowRule> {
     rules
 }
 
-/// Whether two configurations say the same: in the form of a file, where the order of a map is nothing.
+/// Whether two configurations want the same: in the form of a file, where the order of a map is nothing. What they say
+/// of the process itself is not looked at: it holds from the start of a process to its end, and some of it is what was
+/// found on the machine.
 pub(crate) fn same(a: &ServeConfig, b: &ServeConfig) -> bool {
-    match (serde_json::to_value(a), serde_json::to_value(b)) {
+    let form = |config: &ServeConfig| serde_json::to_value((&config.backends, &config.endpoints));
+    match (form(a), form(b)) {
         (Ok(a), Ok(b)) => a == b,
         _ => false,
     }

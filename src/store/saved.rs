@@ -17,6 +17,8 @@ pub const HISTORY_MAX: usize = 20;
 pub(crate) struct Saved {
     /// What was deployed last as a whole: a file, or the body of a `PUT config`.
     pub(crate) declared: Option<ServeConfig>,
+    /// What the file of `greenroom run FILE` said when it was last deployed; `declared` may be something else since.
+    pub(crate) file: Option<ServeConfig>,
     /// What is wanted now, changes by hand included.
     pub(crate) desired: ServeConfig,
     /// What a program gave, one by one, when it made a backend or an endpoint.

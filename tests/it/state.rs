@@ -3,6 +3,7 @@
 mod bad;
 #[cfg(feature = "onnx")]
 mod binary;
+mod given;
 mod killed;
 mod measured;
 mod mended;

@@ -47,7 +47,12 @@ pub(crate) fn restore(
 impl Controller {
     /// Which options hold for a backend that the program makes like this. When it was restored and the program gave
     /// the same before, those that were wanted last, with the changes made by hand; else the program's.
-    pub(super) fn opening(&self, given: BackendDecl, code: Arc<dyn Code>) -> Result<Opening, ServeError> {
+    pub(super) fn opening(
+        &self,
+        given: BackendDecl,
+        code: Arc<dyn Code>,
+        by_program: bool,
+    ) -> Result<Opening, ServeError> {
         let name = &given.name;
         let (same, aiming) = {
             let memory = self.office.memory();
@@ -57,8 +62,8 @@ impl Controller {
         let kept = fleet.awaiting.get(name).map(|awaiting| awaiting.decl.clone());
         let taken = fleet.backends.contains_key(name);
         drop(fleet);
-        if aiming && !taken {
-            // A step on the way to a whole configuration, which says how it is to be.
+        if (aiming || !by_program) && !taken {
+            // It says how it is to be: a step on the way to a whole configuration, or a change by hand.
             return Ok(Opening { decl: given, given: None, code, restored: kept.is_some() });
         }
         if taken || kept.as_ref().is_some_and(|kept| kept.source != given.source) {

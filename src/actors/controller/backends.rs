@@ -11,7 +11,7 @@ use crate::{
         build::Code,
         context::ReplicaContext,
         controller::{Controller, Outcome, reading, refuse, wait},
-        fleet::{BackendEntry, Claims, Fleet, Waiter, Wish},
+        fleet::{BackendEntry, Claims, Fleet, Waiter, Wish, same_code},
     },
     config::{BackendConfig, BackendDecl, BackendUpdate, Source},
     error::ServeError,
@@ -30,25 +30,27 @@ pub(crate) struct CreateBackend {
     pub(crate) source: Source,
     pub(crate) code: Arc<dyn Code>,
     pub(crate) config: BackendConfig,
+    /// Whether the program gives it, as it does at each start; false: somebody from outside does.
+    pub(crate) by_program: bool,
 }
 
 impl Handler<CreateBackend> for Controller {
     type Result = ResponseFuture<Outcome>;
     fn handle(
         &mut self,
-        CreateBackend { name, source, code, config }: CreateBackend,
+        CreateBackend { name, source, code, config, by_program }: CreateBackend,
         ctx: &mut Self::Context,
     ) -> Self::Result {
         if code.is_unread() {
             let read = Arc::clone(&code);
-            return reading::first(read, CreateBackend { name, source, code, config }, ctx);
+            return reading::first(read, CreateBackend { name, source, code, config, by_program }, ctx);
         }
         if self.office.gpus.are_missing_for(&config.resources) {
             let asks = config.clone();
-            return self.open_first(CreateBackend { name, source, code, config }, &asks, ctx);
+            return self.open_first(CreateBackend { name, source, code, config, by_program }, &asks, ctx);
         }
         let (tx, rx) = oneshot::channel();
-        let opened = self.opening(BackendDecl { name, source, config }, code);
+        let opened = self.opening(BackendDecl { name, source, config }, code, by_program);
         match opened.and_then(|opening| self.open(opening, tx, ctx)) {
             Ok(()) => wait(rx),
             Err(why) => refuse(why),
@@ -64,31 +66,38 @@ pub(crate) struct DeployBackend {
     pub(crate) source: Source,
     pub(crate) code: Arc<dyn Code>,
     pub(crate) config: BackendConfig,
+    /// Whether the program gives it, as it does at each start; false: somebody from outside does.
+    pub(crate) by_program: bool,
 }
 
 impl Handler<DeployBackend> for Controller {
     type Result = ResponseFuture<Outcome>;
     fn handle(
         &mut self,
-        DeployBackend { name, source, code, config }: DeployBackend,
+        DeployBackend { name, source, code, config, by_program }: DeployBackend,
         ctx: &mut Self::Context,
     ) -> Self::Result {
         if !self.office.fleet().backends.contains_key(&name) {
-            return self.handle(CreateBackend { name, source, code, config }, ctx);
+            return self.handle(CreateBackend { name, source, code, config, by_program }, ctx);
         }
         if let Err(why) = code.check(&config) {
             return refuse(why);
         }
         if code.is_unread() {
             let read = Arc::clone(&code);
-            return reading::first(read, DeployBackend { name, source, code, config }, ctx);
+            return reading::first(read, DeployBackend { name, source, code, config, by_program }, ctx);
         }
         if self.office.gpus.are_missing_for(&config.resources) {
             let asks = config.clone();
-            return self.open_first(DeployBackend { name, source, code, config }, &asks, ctx);
+            return self.open_first(DeployBackend { name, source, code, config, by_program }, &asks, ctx);
         }
-        let given = BackendDecl { name: name.clone(), source: source.clone(), config: config.clone() };
-        self.lead_to(name, Wish { code, source, config }, Some(given), ctx)
+        let given = || BackendDecl { name: name.clone(), source: source.clone(), config: config.clone() };
+        let given = by_program.then(given);
+        let wish = Wish { code, source, config };
+        if !by_program && let Some(made) = self.being_made(&name, &wish) {
+            return wait(made);
+        }
+        self.lead_to(name, wish, given, ctx)
     }
 }
 
@@ -169,6 +178,7 @@ impl Controller {
             releases: 1,
             config: decl.config.clone(),
             before: None,
+            given_before: None,
             retired: Vec::new(),
             restored,
             state: BackendState::Creating,
@@ -220,6 +230,19 @@ impl Controller {
         Ok(())
     }
 
+    /// The end of the making of a backend, when it is being made just so.
+    fn being_made(&self, name: &BackendName, wish: &Wish) -> Option<oneshot::Receiver<Outcome>> {
+        let mut fleet = self.office.fleet();
+        let entry = fleet.backends.get_mut(name).filter(|entry| !entry.deleting() && !entry.state.made())?;
+        let code = same_code((&entry.code, &entry.config), (&wish.code, &wish.config));
+        if !code || entry.source != wish.source || entry.config != wish.config {
+            return None;
+        }
+        let (tx, rx) = oneshot::channel();
+        entry.waiters.push(tx);
+        Some(rx)
+    }
+
     /// Leads a backend that there is to `wish`, and answers when it is there.
     fn lead_to(
         &self,
@@ -258,9 +281,12 @@ impl Controller {
         fresh: &BackendRoutes,
         given: Option<BackendDecl>,
     ) -> Outcome {
+        let joins;
         {
             let mut fleet = self.office.fleet();
-            changeable(&fleet, name)?.routes.suits(fresh)?;
+            let entry = changeable(&fleet, name)?;
+            entry.routes.suits(fresh)?;
+            joins = entry.before.is_some();
             let Fleet { backends, pool, .. } = &mut *fleet;
             if let Some(entry) = backends.get_mut(name) {
                 entry.claim(name, &wish.config, pool)?;
@@ -268,14 +294,20 @@ impl Controller {
         }
         let decl =
             BackendDecl { name: name.clone(), source: wish.source.clone(), config: wish.config.clone() };
+        let mut given_before = None;
         let kept = self.office.remember(|saved| {
             saved.put_backend(decl);
-            saved.given.backends.extend(given.map(|given| (given.name.clone(), given)));
+            given_before = given.map(|given| saved.given.backends.insert(given.name.clone(), given));
         });
-        if kept.is_err() {
-            let mut fleet = self.office.fleet();
-            let Fleet { backends, pool, .. } = &mut *fleet;
-            backends.get_mut(name).into_iter().for_each(|entry| entry.give_back(pool));
+        let mut fleet = self.office.fleet();
+        let Fleet { backends, pool, .. } = &mut *fleet;
+        if let Some(entry) = backends.get_mut(name) {
+            match (&kept, joins) {
+                (Err(_), _) => entry.give_back(pool),
+                // All that joins goes back together.
+                (Ok(()), true) => entry.given_before = entry.given_before.take().or(given_before),
+                (Ok(()), false) => entry.given_before = given_before,
+            }
         }
         kept
     }

@@ -147,7 +147,8 @@ impl Memory {
         self.ours()?;
         let Some(store) = &mut self.store else { return Ok(()) };
         absolute(&mut self.saved.desired).map_err(not_saved)?;
-        self.saved.declared.iter_mut().try_for_each(absolute).map_err(not_saved)?;
+        let Saved { declared, file, .. } = &mut self.saved;
+        declared.iter_mut().chain(file).try_for_each(absolute).map_err(not_saved)?;
         store.save(&self.saved)?;
         self.unsaved = None;
         Ok(())
@@ -229,8 +230,17 @@ impl Office {
         if !entry.created() {
             self.memory().take_back(|saved| saved.remove_backend(name));
         } else if let Some(before) = &entry.before {
-            let (name, source, config) = (name.clone(), before.source.clone(), before.config.clone());
-            self.memory().take_back(|saved| saved.put_backend(BackendDecl { name, source, config }));
+            let given = entry.given_before.clone();
+            let (source, config) = (before.source.clone(), before.config.clone());
+            let decl = BackendDecl { name: name.clone(), source, config };
+            self.memory().take_back(|saved| {
+                saved.put_backend(decl);
+                match given {
+                    Some(Some(given)) => drop(saved.given.backends.insert(name.clone(), given)),
+                    Some(None) => drop(saved.given.backends.remove(name)),
+                    None => {}
+                }
+            });
         }
     }
 }

@@ -67,7 +67,7 @@ impl Serve {
 
     /// Sections of the process itself that differ from what it runs with.
     fn fixed(&self, wanted: &ServeConfig) -> Vec<Problem> {
-        let (absent, running) = (ServeConfig::default(), self.process(&self.0.office.fleet()));
+        let (absent, running) = (ServeConfig::default(), self.process());
         let same = |wanted: &Option<PathBuf>, kept: &Option<PathBuf>| {
             let whole = |path: &Option<PathBuf>| path.as_deref().and_then(|path| straight(path).ok());
             wanted.is_none() || whole(wanted) == whole(kept)

@@ -113,11 +113,11 @@ impl Run {
         let codes = self.within(self.checked(&wanted)).await??;
         let wanted = self.serve.whole(&wanted)?;
         let (_alone, now, plan) = self.planned(&wanted, &codes).await?;
-        if let Some(id) = self.serve.applied_last(&wanted).filter(|_| plan.is_empty()) {
+        if let Some(id) = self.serve.applied_last(&wanted, &self.how).filter(|_| plan.is_empty()) {
             return Ok(Deployed { plan, id });
         }
         // A process that is killed meanwhile comes back with all of it.
-        let aimed = office.aim(|saved| aim(saved, &wanted))?;
+        let aimed = office.aim(|saved| aim(saved, &wanted, &self.how))?;
         if !plan.is_empty() {
             let before = self.before();
             self.turn.applies(DeployState::Applying, plan.steps.len());
@@ -265,7 +265,7 @@ impl Run {
     pub(super) async fn change(&self, decl: &BackendDecl, codes: &Codes) -> Result<(), ServeError> {
         let BackendDecl { name, source, config } = decl.clone();
         let Some(code) = codes.get(&name).cloned() else { return Err(ServeError::UnknownBackend(name)) };
-        self.ask(DeployBackend { name, source, code, config }).await
+        self.ask(DeployBackend { name, source, code, config, by_program: false }).await
     }
 
     /// Asks the Controller, again when it restarted: each step asked for twice is done once.
@@ -314,7 +314,10 @@ pub(super) fn endpoints(plan: &Plan) -> (Vec<&EndpointDecl>, Vec<EndpointName>) 
 }
 
 /// What is kept from the first step on. Of what a program gave, what is not wanted any more is forgotten.
-fn aim(saved: &mut Saved, wanted: &ServeConfig) {
+fn aim(saved: &mut Saved, wanted: &ServeConfig, how: &DeployOptions) {
+    if how.declared {
+        saved.file = Some(wanted.clone());
+    }
     saved.declared = Some(wanted.clone());
     saved.desired = wanted.clone();
     saved.given.backends.retain(|name, _| wanted.backends.iter().any(|decl| decl.name == *name));

@@ -37,10 +37,9 @@ impl Serve {
             fleet.backends.get(&decl.name).is_some_and(|old| same_code((&old.code, &old.config), new))
         };
         let steps = Plan::between(&now, None, &wanted, |name| *name != decl.name || same).steps;
-        if !steps.is_empty() {
-            let BackendDecl { name, source, config } = decl;
-            self.ask(DeployBackend { name, source, code, config }).await?;
-        }
+        // Also when it is so already: then this waits for whoever is at it, and is refused while a deploy is.
+        let BackendDecl { name, source, config } = decl;
+        self.ask(DeployBackend { name, source, code, config, by_program: false }).await?;
         Ok(steps)
     }
 
@@ -58,9 +57,9 @@ impl Serve {
             None => wanted.endpoints.push(decl),
         }
         let steps = steps(&now, &wanted);
-        if !steps.is_empty() {
-            self.ask(SetEndpoints { set: vec![(name, endpoint)], gone: Vec::new() }).await?;
-        }
+        // What is so already stays untouched, with its counts; but a deploy that is under way may change it.
+        let set = if steps.is_empty() { Vec::new() } else { vec![(name, endpoint)] };
+        self.ask(SetEndpoints { set, gone: Vec::new() }).await?;
         Ok(steps)
     }
 }

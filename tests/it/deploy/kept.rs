@@ -101,3 +101,36 @@ async fn the_last_twenty_are_kept() -> Result<(), ServeError> {
     assert_eq!(ids.len(), HISTORY_MAX);
     stage.end().await
 }
+
+#[actix_web::test]
+async fn after_a_deploy_that_was_killed_in_its_middle_the_last_that_was_applied_is_gone_back_to()
+-> Result<(), ServeError> {
+    let folder = Folder::new();
+    let serve = folder.serve().await;
+    let barrier = register(&serve);
+    for replicas in [1, 2] {
+        deploy(&serve, scaled(replicas)).await?;
+    }
+    let deploying = actix_web::rt::spawn({
+        let serve = serve.clone();
+        async move { deploy(&serve, with_held()).await }
+    });
+    until("it is under way", || barrier.inside() == 1).await;
+    // What a process that is killed now leaves.
+    let killed = Folder::new();
+    std::fs::create_dir(killed.state()).unwrap();
+    for file in std::fs::read_dir(folder.state()).unwrap() {
+        let file = file.unwrap();
+        std::fs::copy(file.path(), killed.state().join(file.file_name())).unwrap();
+    }
+    barrier.release(1);
+    deploying.await.unwrap()?;
+    serve.shutdown().await?;
+
+    let serve = killed.serve().await;
+    register(&serve).release(1);
+    assert_eq!((serve.config().backends.len(), serve.history().len()), (3, 2));
+    serve.rollback(None, DeployOptions::default()).await?;
+    assert_eq!(serve.config().backends, scaled(2).backends);
+    serve.shutdown().await
+}

@@ -1,10 +1,13 @@
 //! One deploy at a time, and no changes by hand beside it; it goes on whoever waits for it.
 
 use futures_util::FutureExt;
-use greenroom::{DeployState, Endpoint, Progress};
+use greenroom::{DeployState, Endpoint, Listen, Progress};
 
 use super::*;
-use crate::support::until;
+use crate::{
+    admin::Api,
+    support::{uncounted, until},
+};
 
 /// The first configuration and a backend that is let in by the barrier.
 fn with_held() -> ServeConfig {
@@ -114,4 +117,54 @@ async fn a_shutdown_ends_it() -> Result<(), ServeError> {
     assert!(deploying.await.unwrap().is_err());
     assert_eq!(deploy(&serve, first()).await.unwrap_err(), ServeError::ShuttingDown);
     Ok(())
+}
+
+#[actix_web::test]
+async fn what_is_put_as_it_is_already_waits_for_the_change_that_makes_it_so_and_is_refused_beside_a_deploy()
+-> Result<(), ServeError> {
+    let serve = Serve::start(uncounted().serving_threads(std::num::NonZeroUsize::MIN)).await?;
+    let barrier = register(&serve);
+    deploy(&serve, first()).await?;
+    let api = Api(serve.listen_admin(Listen::default()).await?);
+    let put = |path: &'static str, body: serde_json::Value| {
+        actix_web::rt::spawn(async move { api.put(&format!("/api/serve/{path}"), &body).await })
+    };
+    let held = serde_json::json!({"registered": "held", "user_config": 1});
+    for begun in ["its making", "a change of it"] {
+        let config = if begun == "its making" {
+            held.clone()
+        } else {
+            serde_json::json!({"registered": "held", "user_config": 2})
+        };
+        let change = put("backends/held", config.clone());
+        until("it is under way", || barrier.inside() == 1).await;
+        let again = put("backends/held", config);
+        for _ in 0..3 {
+            api.get("/api/serve/status").await;
+        }
+        assert!(!again.is_finished(), "{begun} is not done");
+        barrier.release(1);
+        assert_eq!(change.await.unwrap().status, 200);
+        let again = again.await.unwrap();
+        assert_eq!(
+            (again.status, &again.json()["changed"]),
+            (200, &serde_json::json!([])),
+            "{}",
+            again.text()
+        );
+    }
+    let deploying = actix_web::rt::spawn({
+        let serve = serve.clone();
+        let held = "backends: [{ name: held, registered: held, user_config: 3 }]";
+        let wanted = changed(|config| config.backends.extend(yaml(held).backends));
+        async move { deploy(&serve, wanted).await }
+    });
+    until("the deploy is under way", || barrier.inside() == 1).await;
+    let there = serde_json::json!({"route": "/e", "backend": "a"});
+    for (path, body) in [("backends/a", serde_json::json!({"registered": "one"})), ("endpoints/e", there)] {
+        assert_eq!(put(path, body).await.unwrap().code(), "deploy_in_progress", "{path}");
+    }
+    barrier.release(1);
+    deploying.await.unwrap()?;
+    serve.shutdown().await
 }

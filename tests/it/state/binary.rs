@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use crate::{
     digits,
-    process::{Folder, Server, refusal},
+    process::{Folder, Server, output, refusal},
     socket::Socket,
     support::until,
 };
@@ -71,6 +71,100 @@ fn a_change_made_by_hand_holds_until_the_file_changes() {
     assert_eq!(started(&server), 2, "another file");
     server.end();
     assert_eq!(read(&folder)["history"], json!([1, 2]));
+}
+
+/// Has a verb done by hand; the replicas that are wanted then.
+fn told(server: &Server, args: &[&str]) -> u64 {
+    let address = format!("http://{}", server.admin);
+    let output = output(&[args, &["--address", &address]].concat());
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    replicas(server)
+}
+
+fn replicas(server: &Server) -> u64 {
+    ask(server, "GET", "")["num_replicas"].as_u64().unwrap()
+}
+
+/// Changes by hand how many there are.
+fn scale(server: &Server, replicas: u64) {
+    ask(server, "PATCH", &json!({"num_replicas": replicas}).to_string());
+}
+
+fn ask(server: &Server, method: &str, body: &str) -> Value {
+    let (admin, length) = (server.admin, body.len());
+    let head = format!("{method} /api/serve/backends/digits HTTP/1.1\r\nhost: {admin}\r\n");
+    let rest = format!("content-type: application/json\r\ncontent-length: {length}\r\n\r\n{body}");
+    let mut socket = Socket::connect(admin);
+    socket.write((head + &rest).as_bytes()).unwrap();
+    let answer = socket.receive().unwrap();
+    assert_eq!(answer.status, 200, "{}", String::from_utf8_lossy(&answer.body));
+    answer.json()
+}
+
+#[test]
+fn what_was_deployed_beside_the_file_holds_until_the_file_changes() {
+    let folder = folder("state-beside-file");
+    let other = folder.path("other.yaml");
+    std::fs::write(&other, yaml(3)).unwrap();
+    let other = other.to_str().unwrap();
+    let server = Server::start(&folder);
+    assert_eq!(told(&server, &["deploy", other]), 3);
+    // It is killed, not ended.
+    drop(server);
+    let server = Server::start(&folder);
+    assert_eq!(replicas(&server), 3, "the file is as it was when it was deployed");
+    assert_eq!(told(&server, &["rollback"]), 1);
+    assert_eq!(told(&server, &["deploy", other]), 3);
+    assert_eq!(told(&server, &["rollback"]), 1);
+    assert_eq!(told(&server, &["rollback"]), 3);
+    drop(server);
+    let server = Server::start(&folder);
+    assert_eq!(replicas(&server), 3, "what was gone back to");
+    drop(server);
+
+    std::fs::write(folder.yaml(), yaml(2)).unwrap();
+    let server = Server::start(&folder);
+    assert_eq!(replicas(&server), 2, "another file");
+    // The file is changed, and deployed by hand: so it holds from now on as the file does.
+    std::fs::write(folder.yaml(), yaml(1)).unwrap();
+    assert_eq!(told(&server, &["deploy", folder.yaml().to_str().unwrap()]), 1);
+    scale(&server, 4);
+    drop(server);
+    let server = Server::start(&folder);
+    assert_eq!(replicas(&server), 4, "with what was changed by hand since");
+    assert_eq!(told(&server, &["deploy", other]), 3);
+    drop(server);
+    let server = Server::start(&folder);
+    assert_eq!(replicas(&server), 3);
+    server.end();
+}
+
+#[test]
+fn what_the_process_runs_with_and_what_was_found_on_the_machine_make_no_other_file() {
+    let folder = folder("state-process");
+    let server = Server::start(&folder);
+    let other = folder.path("other.yaml");
+    std::fs::write(&other, yaml(3)).unwrap();
+    assert_eq!(told(&server, &["deploy", other.to_str().unwrap()]), 3);
+    scale(&server, 2);
+    server.end();
+    // As if it had been written on a machine with other cores.
+    let kept = state(&folder).with_file_name(read(&folder)["file"].as_str().unwrap());
+    let mut file: Value = serde_json::from_slice(&std::fs::read(&kept).unwrap()).unwrap();
+    let cores = &mut file["config"]["capacity"]["num_cpus"];
+    *cores = json!(cores.as_f64().unwrap() + 8.0);
+    std::fs::write(&kept, serde_json::to_vec(&file).unwrap()).unwrap();
+    let limit = "http: { port: 0, max_body_bytes: 100000 }\ncapacity: { memory_bytes: 1000000 }";
+    std::fs::write(folder.yaml(), yaml(1).replace("http: { port: 0 }", limit)).unwrap();
+    let server = Server::start(&folder);
+    assert_eq!(replicas(&server), 2, "what was changed by hand holds");
+    assert_eq!(told(&server, &["rollback", "--to", "1"]), 1, "though that ran with another limit");
+    assert_eq!(
+        told(&server, &["deploy", folder.yaml().to_str().unwrap()]),
+        1,
+        "it may say what it runs with"
+    );
+    server.end();
 }
 
 #[test]
