@@ -1,5 +1,6 @@
 //! `Serve`: the composition root. Starts the actors and their threads, and ends them in order.
 
+mod asking;
 mod deploy;
 mod end;
 #[cfg(feature = "gpu")]
@@ -20,7 +21,7 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
-use actix::{Addr, Handler, Message, dev::ToEnvelope};
+use actix::Addr;
 use tokio::sync::{OnceCell, watch};
 
 use crate::{
@@ -447,38 +448,6 @@ impl Serve {
     #[doc(hidden)]
     pub async fn crash_controller(&self) {
         let _ = self.0.controller.send(Crash).await;
-    }
-
-    /// Asks the Controller for a change by hand; not while a configuration is deployed.
-    async fn ask<M>(&self, msg: M) -> Result<(), ServeError>
-    where
-        M: Message<Result = Result<(), ServeError>> + Send + 'static,
-        Controller: Handler<M>,
-        ReplicaContext<Controller>: ToEnvelope<Controller, M>,
-    {
-        self.not_replaced()?;
-        let _by_hand = self.0.deploys.by_hand()?;
-        self.tell(msg).await
-    }
-
-    /// Asks the Controller; while it restarts the message waits, and only one that it died of is lost.
-    async fn tell<M>(&self, msg: M) -> Result<(), ServeError>
-    where
-        M: Message<Result = Result<(), ServeError>> + Send + 'static,
-        Controller: Handler<M>,
-        ReplicaContext<Controller>: ToEnvelope<Controller, M>,
-    {
-        if self.0.office.directory.closing() {
-            return Err(ServeError::ShuttingDown);
-        }
-        if self.0.handover.as_ref().is_some_and(|handover| handover.is_given()) {
-            return Err(ServeError::BeingReplaced);
-        }
-        self.0.controller.send(msg).await.unwrap_or_else(|_| {
-            Err(ServeError::Internal(
-                "the controller restarted while it made this change; look at the status and ask again".into(),
-            ))
-        })
     }
 
     /// The arbiter of our system thread, on which servers are started.
