@@ -309,6 +309,17 @@ mod tests {
     }
 
     #[test]
+    fn nothing_is_kept_while_another_process_has_the_directory_and_what_failed_meanwhile_is_told() {
+        let mut memory = Memory::default().unless(|| Err(ServeError::BeingReplaced));
+        let refused = Err(ServeError::BeingReplaced);
+        assert_eq!(memory.keep(|saved| saved.put_backend(decl("a"))), refused);
+        assert_eq!(memory.aim(|saved| saved.desired = config(&["b"])), refused);
+        assert!(names(&memory).is_empty() && !memory.aiming());
+        memory.take_back(|_| {});
+        assert_eq!(memory.unsaved(), Some(ServeError::BeingReplaced.to_string().as_str()));
+    }
+
+    #[test]
     fn what_was_set_aside_is_there_again_when_what_should_take_its_place_cannot_be_made() {
         let old = Saved { desired: config(&["old"]), ..Saved::default() };
         let mut memory = Memory::anew(None, old.clone(), ServeConfig::default());
