@@ -151,7 +151,7 @@ pub use serve::{
     Progress, ReplicaStatus, SeenShare, Serve, ServeOptions, ShadowStatus, Status,
 };
 #[cfg(feature = "gpu")]
-pub use serve::{GpuStatus, ReplicaGpuStatus};
+pub use serve::{GpuHealth, GpuStatus, ReplicaGpuStatus};
 pub use store::{Applied, HISTORY_MAX};
 pub use tensor::{Datatype, TENSOR_ELEMENTS_MAX, TENSOR_RANK_MAX, Tensor, TensorData};
 pub use traffic::{Affinity, COMPARE_SAMPLE_MAX, Compare, ShadowRule, TrafficPolicy, WEIGHT_SUM_TOLERANCE};

@@ -58,7 +58,7 @@ use crate::{
 pub(crate) use deploy::steps;
 pub use deploy::{DeployOptions, DeployState, Deployed, Progress};
 #[cfg(feature = "gpu")]
-pub use gpu_status::{GpuStatus, ReplicaGpuStatus};
+pub use gpu_status::{GpuHealth, GpuStatus, ReplicaGpuStatus};
 pub use options::ServeOptions;
 pub use signals::EndSignals;
 pub use status::{

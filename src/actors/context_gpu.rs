@@ -12,7 +12,8 @@ impl<A: Actor> ReplicaContext<A> {
     /// for several. With it buffers, kernels and jobs are made; clones of it are the same share.
     ///
     /// It is there before the factory runs. When the device is lost, the replica's state is made anew with a new lease;
-    /// jobs of the old one fail with [`GpuError::DeviceLost`].
+    /// jobs of the old one fail with [`GpuError::DeviceLost`]. It ends with the replica, also when that is given up because
+    /// its thread hangs: then whatever clones are left fail with [`GpuError::Revoked`].
     ///
     /// ```
     /// use actix::{Actor, Handler, ResponseFuture};

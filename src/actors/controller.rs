@@ -148,6 +148,7 @@ impl Controller {
         let cells = entry.metrics.enter(slot, generation);
         let gpus = entry.next_gpus();
         let leases = self.office.gpus.leases(&entry.config, &gpus, slot, &entry.metrics);
+        let tenure = leases.tenure();
         let controller = ctx.address();
         let backend = name.clone();
         let Built { control, ports, start } = entry.code.build(Order {
@@ -197,6 +198,7 @@ impl Controller {
             config: entry.config.user_config.clone(),
             changing: None,
             gpus,
+            tenure,
             record: Record::default(),
             recent: Recent::default(),
             cells,

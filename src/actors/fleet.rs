@@ -17,6 +17,7 @@ use crate::{
     actors::{
         backend_state::BackendState,
         build::Code,
+        gpus::Tenure,
         lane::ReplicaControl,
         reconcile::{Aim, Configuration, Observed, Progress, ReplicaState},
         threads::ServingThread,
@@ -174,6 +175,8 @@ pub(crate) struct ReplicaEntry {
     pub(crate) changing: Option<Changing>,
     /// Places of the GPUs that it has shares of: those of one of the backend's claims.
     pub(crate) gpus: Vec<usize>,
+    /// What it has of them: taken back when the replica is gone, even if its thread hangs.
+    pub(crate) tenure: Tenure,
     /// Its health checks.
     pub(crate) record: Record,
     /// Its answers of late.

@@ -1,7 +1,9 @@
 //! The GPUs of a Serve, opened when they are first asked for, and the leases on them that a replica has.
 
+mod places;
+
 use std::{
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     task::{Context, Poll},
     time::Duration,
 };
@@ -10,7 +12,7 @@ use futures_util::{
     FutureExt,
     future::{BoxFuture, Shared, join_all, select_all},
 };
-use tokio::{sync::OnceCell, time::sleep};
+use tokio::sync::OnceCell;
 
 use crate::{
     actors::controller::Office,
@@ -21,12 +23,11 @@ use crate::{
     resources::{Capacity, Fraction, Resources},
 };
 
+use places::Places;
+pub(crate) use places::Tenure;
+
 /// How long a capped lease may save up its share while it is not used.
 const CAP_BURST: Duration = Duration::from_millis(100);
-
-/// How long a lease is asked for again while whoever had its place before is still on the way out.
-const LEAVING_MAX: Duration = Duration::from_secs(2);
-const LEAVING_LOOK: Duration = Duration::from_millis(5);
 
 /// Whose GPUs they are.
 #[derive(Clone, Debug)]
@@ -84,20 +85,36 @@ impl Gpus {
         };
         let (there, set) = (devices.len(), self.set.map_or(devices.len(), |set| set as usize));
         if set > there {
+            self.close_all(&devices).await;
+            // There may be more the next time.
+            self.opening().take();
             let why = format!("capacity.num_gpus is {set}, and there are {there} devices");
             return Err(ServeError::Gpu { failure: GpuFailure::Unavailable, why: why.into() });
         }
-        devices.truncate(set);
+        // Nobody gets those that do not count.
+        self.close_all(&devices.split_off(set)).await;
         Ok(devices)
     }
 
     async fn detected(&self, detect: &DetectGpus) -> Result<GpuManager, GpuError> {
-        let opening = || self.opening.lock().unwrap_or_else(PoisonError::into_inner);
-        let ends = opening().get_or_insert_with(|| detect.open().boxed().shared()).clone();
+        let ends = self.opening().get_or_insert_with(|| detect.open().boxed().shared()).clone();
         let detected = ends.await;
-        // One that failed may do better the next time.
-        opening().take();
+        if detected.is_err() {
+            // The next one may do better. Those that are open are known from here when they are to be closed.
+            self.opening().take();
+        }
         detected
+    }
+
+    fn opening(&self) -> MutexGuard<'_, Option<Opening>> {
+        self.opening.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Closes devices that this Serve has opened.
+    async fn close_all(&self, devices: &[GpuDevice]) {
+        if matches!(self.source, GpuSource::Detected(_)) {
+            join_all(devices.iter().map(GpuDevice::close)).await;
+        }
     }
 
     /// The leases of a replica that has a claim to these of them.
@@ -125,7 +142,9 @@ impl Gpus {
             request = request.policy(SharePolicy::HardCap { burst: CAP_BURST });
         }
         let (metrics, patience) = (Arc::clone(metrics), config.startup_timeout);
-        Leases { seat: Some(Seat { devices, request, slot, metrics, patience }), ..Leases::default() }
+        let places = Places::default();
+        let seat = Seat { devices, request, slot, metrics, patience, places };
+        Leases { seat: Some(seat), ..Leases::default() }
     }
 
     /// All metrics as Prometheus text.
@@ -133,11 +152,12 @@ impl Gpus {
         metrics.render(aside, self.devices())
     }
 
-    /// Closes those that this Serve has opened, and waits until their drivers are done with them: some crash when a
-    /// process ends before.
+    /// Closes those that this Serve has opened or opens just now, and waits until their drivers are done with them: some
+    /// crash when a process ends before.
     pub(crate) async fn close(&self) {
-        if matches!(self.source, GpuSource::Detected(_)) {
-            join_all(self.devices().iter().map(GpuDevice::close)).await;
+        let opening = self.opening().clone();
+        if let Some(Ok(detected)) = futures_util::future::OptionFuture::from(opening).await {
+            self.close_all(detected.devices()).await;
         }
     }
 }
@@ -151,6 +171,7 @@ struct Seat {
     metrics: Arc<BackendMetrics>,
     /// Longest time that getting the leases may take.
     patience: Duration,
+    places: Places,
 }
 
 /// The leases of one replica: had before its state is made, renewed when a device was lost.
@@ -165,6 +186,11 @@ pub(crate) struct Leases {
 }
 
 impl Leases {
+    /// What holds their places for the replica.
+    pub(crate) fn tenure(&self) -> Tenure {
+        self.seat.as_ref().map_or_else(Tenure::default, |seat| Tenure::new(&seat.places))
+    }
+
     /// Those that are held, one for each device.
     pub(crate) fn held(&self) -> &[GpuLease] {
         &self.held
@@ -224,13 +250,13 @@ impl Seat {
         held: Vec<GpuLease>,
     ) -> impl Future<Output = Result<Vec<GpuLease>, GpuError>> + Send + use<> {
         let devices: Vec<_> = self.devices.iter().map(|(_, device)| device.clone()).collect();
-        let (request, patience) = (self.request, self.patience);
+        let (request, patience, places) = (self.request, self.patience, self.places.clone());
         async move {
             let get = async {
                 let mut leases = Vec::new();
                 if held.is_empty() {
                     for device in devices {
-                        leases.push(acquire(&device, request).await?);
+                        leases.push(places.acquire(&device, request).await?);
                     }
                 } else {
                     for lease in &held {
@@ -241,19 +267,6 @@ impl Seat {
             };
             let late = || GpuError::NoDevice { why: format!("no answer within {patience:?}").into() };
             tokio::time::timeout(patience, get).await.unwrap_or_else(|_| Err(late()))
-        }
-    }
-}
-
-/// A lease on this device, whose place is claimed: what had it before may not be gone quite yet.
-async fn acquire(device: &GpuDevice, request: LeaseRequest) -> Result<GpuLease, GpuError> {
-    let late = tokio::time::Instant::now() + LEAVING_MAX;
-    loop {
-        match device.lease(request).await {
-            Err(GpuError::Unplaceable { .. }) if tokio::time::Instant::now() < late => {
-                sleep(LEAVING_LOOK).await;
-            }
-            other => return other,
         }
     }
 }
@@ -277,6 +290,7 @@ impl Office {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::gpu::{DeviceOptions, DeviceSource};
 
     #[actix_web::test]
     async fn a_driver_that_hangs_is_asked_once_whoever_gives_up() {
@@ -285,8 +299,56 @@ mod tests {
         let asked = std::future::pending().boxed().shared();
         *gpus.opening.lock().unwrap() = Some(asked.clone());
         for _ in 0..2 {
-            assert!(tokio::time::timeout(LEAVING_MAX, gpus.opened()).await.is_err());
+            assert!(tokio::time::timeout(Duration::from_secs(2), gpus.opened()).await.is_err());
             assert!(gpus.opening.lock().unwrap().as_ref().is_some_and(|opening| opening.ptr_eq(&asked)));
         }
+    }
+
+    fn noop() -> GpuDevice {
+        let options = DeviceOptions { source: DeviceSource::Noop, ..Default::default() };
+        GpuDevice::open(options).wait().unwrap()
+    }
+
+    #[actix_web::test]
+    async fn devices_that_are_still_opening_are_closed_when_they_are_open() {
+        let gpus = Gpus::new(GpuSource::default(), &Capacity::default());
+        let (tx, opens) = tokio::sync::oneshot::channel();
+        let opens = opens.map(|opened| opened.unwrap()).boxed().shared();
+        *gpus.opening.lock().unwrap() = Some(opens);
+        // Whoever wanted them has left.
+        assert!(gpus.opened().now_or_never().is_none());
+        let close = gpus.close();
+        let mut close = std::pin::pin!(close);
+        assert!(close.as_mut().now_or_never().is_none(), "they are waited for");
+        let devices = [noop(), noop()];
+        tx.send(Ok(GpuManager::new(devices.to_vec()))).unwrap();
+        close.await;
+        for device in devices {
+            assert_eq!(device.status().await.unwrap_err(), GpuError::Closed);
+        }
+    }
+
+    #[actix_web::test]
+    async fn devices_beyond_those_that_count_are_closed_at_once_and_the_others_in_the_end() {
+        let gpus = Gpus::new(GpuSource::default(), &Capacity::default().num_gpus(1));
+        let devices = [noop(), noop()];
+        let opened = std::future::ready(Ok(GpuManager::new(devices.to_vec())));
+        *gpus.opening.lock().unwrap() = Some(opened.boxed().shared());
+        assert_eq!(gpus.opened().await.unwrap().len(), 1);
+        devices[0].status().await.unwrap();
+        assert_eq!(devices[1].status().await.unwrap_err(), GpuError::Closed);
+        gpus.close().await;
+        assert_eq!(devices[0].status().await.unwrap_err(), GpuError::Closed);
+    }
+
+    #[actix_web::test]
+    async fn too_few_devices_are_closed_and_looked_for_again() {
+        let gpus = Gpus::new(GpuSource::default(), &Capacity::default().num_gpus(2));
+        let device = noop();
+        let opened = std::future::ready(Ok(GpuManager::new(vec![device.clone()])));
+        *gpus.opening.lock().unwrap() = Some(opened.boxed().shared());
+        assert!(gpus.opened().await.is_err());
+        assert_eq!(device.status().await.unwrap_err(), GpuError::Closed);
+        assert!(gpus.opening.lock().unwrap().is_none());
     }
 }

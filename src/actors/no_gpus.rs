@@ -49,7 +49,20 @@ impl Gpus {
 #[derive(Default)]
 pub(crate) struct Leases(());
 
+/// What holds a replica's places on devices: it has none.
+pub(crate) struct Tenure(());
+
+impl Tenure {
+    pub(crate) fn end(&self) {
+        let Self(()) = self;
+    }
+}
+
 impl Leases {
+    pub(crate) fn tenure(&self) -> Tenure {
+        Tenure(self.0)
+    }
+
     pub(crate) fn are_ready(&self) -> bool {
         true
     }

@@ -1,8 +1,11 @@
 //! What a device has to give away, share and memory together, counted exactly; and which device a lease is best put on.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{
+    Arc, Mutex, PoisonError,
+    atomic::{AtomicUsize, Ordering},
+};
 
-use super::{error::GpuError, memory::STEP_BYTES};
+use super::{error::GpuError, memory::STEP_BYTES, ticket::CapacityTicket};
 use crate::resources::{Fraction, WHOLE};
 
 /// Part of a device's memory kept back for what is not in buffers: pipelines, descriptors, the driver.
@@ -22,13 +25,16 @@ pub struct Free {
 pub(crate) struct Capacity {
     memory_bytes: u64,
     free: Mutex<Free>,
+    /// Places that have ended and are not free yet.
+    leaving: AtomicUsize,
 }
 
 impl Capacity {
     /// All of a device with this much memory.
     pub(crate) fn new(device_bytes: u64) -> Self {
         let memory_bytes = device_bytes - device_bytes / 100 * KEPT_BACK_PERCENT;
-        Self { memory_bytes, free: Mutex::new(Free { ten_thousandths: WHOLE, memory_bytes }) }
+        let free = Mutex::new(Free { ten_thousandths: WHOLE, memory_bytes });
+        Self { memory_bytes, free, leaving: AtomicUsize::new(0) }
     }
 
     /// What there is when nothing is taken.
@@ -57,26 +63,30 @@ impl Capacity {
         match (time, free.memory_bytes.checked_sub(memory_bytes)) {
             (Some(ten_thousandths), Some(rest)) => {
                 *free = Free { ten_thousandths, memory_bytes: rest };
-                Ok(CapacityTicket { capacity: Arc::clone(self), share, memory_bytes })
+                Ok(CapacityTicket::new(self, share, memory_bytes))
             }
             _ => Err(refused(share, memory_bytes, &[*free])),
         }
     }
-}
 
-/// A share and memory of a device that are taken; given back on drop.
-#[derive(Debug)]
-pub(crate) struct CapacityTicket {
-    capacity: Arc<Capacity>,
-    pub(crate) share: Fraction,
-    pub(crate) memory_bytes: u64,
-}
+    /// Takes back what a place had.
+    pub(super) fn give(&self, share: Fraction, memory_bytes: u64) {
+        let mut free = self.free.lock().unwrap_or_else(PoisonError::into_inner);
+        free.ten_thousandths += share.ten_thousandths();
+        free.memory_bytes += memory_bytes;
+    }
 
-impl Drop for CapacityTicket {
-    fn drop(&mut self) {
-        let mut free = self.capacity.free.lock().unwrap_or_else(PoisonError::into_inner);
-        free.ten_thousandths += self.share.ten_thousandths();
-        free.memory_bytes += self.memory_bytes;
+    /// Whether more will be free soon: a place has ended, and the last slices of its lease run.
+    pub(crate) fn is_being_left(&self) -> bool {
+        self.leaving.load(Ordering::Acquire) > 0
+    }
+
+    pub(super) fn leaves(&self) {
+        self.leaving.fetch_add(1, Ordering::AcqRel);
+    }
+
+    pub(super) fn left(&self) {
+        self.leaving.fetch_sub(1, Ordering::AcqRel);
     }
 }
 

@@ -1,6 +1,7 @@
 //! What the device's thread does, step by step: requests in, slices to the device, answers out.
 
 mod compiling;
+mod leases;
 mod loss;
 mod report;
 mod slicing;
@@ -9,29 +10,32 @@ mod tenant;
 use std::{
     collections::{BTreeMap, HashMap, VecDeque},
     sync::Arc,
-    time::Duration,
+    thread,
+    time::{Duration, Instant},
 };
 
 use smallvec::SmallVec;
 
 use super::{
     buffer::{BufferHandle, GpuBuffer},
-    capacity::{Capacity, CapacityTicket},
-    counts::LeaseCounts,
+    capacity::Capacity,
     device::{DeviceOps, Done},
     error::GpuError,
-    gpu_device::{DeviceOptions, GpuDevice},
+    gpu_device::DeviceOptions,
     job::Job,
-    lease::GpuLease,
     link::{Answer, Command, Dropped, Link, Of},
-    memory::{Charge, MemoryAccount, rounded},
-    shares::{Next, SharePolicy, Shares},
+    memory::{Charge, rounded},
+    shares::{Next, Shares},
     slices::Cost,
 };
 use compiling::Compiling;
 use loss::Losses;
 pub(crate) use tenant::Used;
 use tenant::{Running, Tenant};
+
+/// How long a device that is closed waits for those that were lost before and are not gone yet.
+const ABANDONED_MAX: Duration = Duration::from_secs(2);
+const ABANDONED_LOOK: Duration = Duration::from_millis(2);
 
 /// A buffer on the device with the memory it is charged.
 struct Held<B> {
@@ -238,30 +242,6 @@ impl<D: DeviceOps> Core<D> {
         self.ids
     }
 
-    fn acquire(
-        &mut self,
-        policy: SharePolicy,
-        ticket: Arc<CapacityTicket>,
-        device: GpuDevice,
-        now: Duration,
-    ) -> Result<GpuLease, GpuError> {
-        self.ensure_open(now)?;
-        let (id, account) = (self.id(), MemoryAccount::new(ticket.memory_bytes));
-        let counts = Arc::<LeaseCounts>::default();
-        self.shares.join(id, ticket.share, policy, now);
-        self.tenants.insert(id, Tenant::new(Arc::clone(&account), Arc::clone(&counts), Arc::clone(&ticket)));
-        Ok(GpuLease::new(id, account, counts, policy, ticket, device))
-    }
-
-    /// The lease that a request is of, if it is good.
-    fn tenant(&mut self, of: &Of) -> Result<&mut Tenant<D::Bound>, GpuError> {
-        let current = self.link.epoch();
-        if of.epoch != current {
-            return Err(GpuError::OtherEpoch { own: of.epoch, current });
-        }
-        self.tenants.get_mut(&of.lease).filter(|tenant| !tenant.is_released()).ok_or(GpuError::Released)
-    }
-
     fn create_buffer(&mut self, of: &Of, bytes: u64) -> Result<GpuBuffer, GpuError> {
         let reserved = self.tenant(of)?.account.reserve(bytes)?;
         let buffer = self.device.create_buffer(rounded(bytes))?;
@@ -293,37 +273,17 @@ impl<D: DeviceOps> Core<D> {
                 Dropped::Buffer(id) => drop(self.buffers.remove(&id)),
                 Dropped::Kernel(id) => drop(self.kernels.remove(&id)),
                 Dropped::Lease(id) => self.release(id, None),
+                Dropped::Place(ticket) => self.take_back(&ticket),
             }
         }
         self.dropped = dropped;
-    }
-
-    /// Ends a lease: its jobs that wait fail now, what it has goes when its last slice has ended.
-    fn release(&mut self, lease: u64, answer: Option<Answer<()>>) {
-        let Some(tenant) = self.tenants.get_mut(&lease) else {
-            // Gone with an earlier epoch.
-            return answer.into_iter().for_each(|answer| drop(answer.send(Ok(()))));
-        };
-        tenant.release(answer);
-        self.shares.leave(lease);
-        self.forget_if_ended(lease);
-    }
-
-    fn forget_if_ended(&mut self, lease: u64) {
-        if !self.tenants.get(&lease).is_some_and(Tenant::has_ended) {
-            return;
-        }
-        self.buffers.retain(|_, held| held.lease != lease);
-        self.kernels.retain(|_, compiled| compiled.lease != lease);
-        if let Some(tenant) = self.tenants.remove(&lease) {
-            tenant.forget();
-        }
     }
 
     /// Takes the jobs that have ended from the head of a lease's queue.
     fn end_front(&mut self, lease: u64, now: Duration) {
         let Some(tenant) = self.tenants.get_mut(&lease) else { return };
         while let Some(job) = tenant.pop_ended() {
+            tenant.used.failed += u64::from(job.has_failed());
             self.shares.answered(lease, now);
             self.ended.push(job);
         }
@@ -338,8 +298,14 @@ impl<D: DeviceOps> Core<D> {
             tenant.fail(&GpuError::Closed, &GpuError::Closed);
         }
         let closing = self.closing.take();
+        let began = Instant::now();
+        while self.device.abandoned() > 0 && began.elapsed() < ABANDONED_MAX {
+            thread::park_timeout(ABANDONED_LOOK);
+        }
         // The device too, before anybody hears of it: drivers do not like to be left running when a process ends.
-        drop(self);
+        let Self { device, compiling, buffers, kernels, ended, .. } = self;
+        drop((device, buffers, kernels, ended));
+        compiling.end();
         if let Some(answer) = closing {
             let _ = answer.send(Ok(()));
         }

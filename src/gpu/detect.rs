@@ -43,19 +43,26 @@ impl DetectGpus {
     pub fn open(&self) -> Pending<GpuManager> {
         let detect = self.clone();
         Pending::ask(|answer| {
-            let run = move || drop(answer.send(detect.open_here()));
+            let run = move || {
+                let opened = detect.open_here(|| answer.is_closed());
+                drop(answer.send(opened));
+            };
             let spawned = thread::Builder::new().name("greenroom-gpus".into()).spawn(run);
             spawned.map(drop).map_err(|error| GpuError::NoDevice { why: error.to_string().into() })
         })
     }
 
-    fn open_here(self) -> Result<GpuManager, GpuError> {
+    fn open_here(self, left: impl Fn() -> bool) -> Result<GpuManager, GpuError> {
         let found = adapters();
         let hardware = found.iter().filter(|adapter| !adapter.software).count();
         let (mut devices, mut failed) = (Vec::new(), Vec::new());
         // They are listed hardware first.
         let count = if hardware == 0 && self.software { found.len().min(1) } else { hardware };
         for (place, adapter) in found.iter().enumerate().take(count) {
+            if left() {
+                // Nobody waits for the rest.
+                break;
+            }
             let options = DeviceOptions { source: DeviceSource::Adapter(place), ..self.options.clone() };
             match GpuDevice::open(options).wait() {
                 Ok(device) => devices.push(device),

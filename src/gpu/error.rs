@@ -78,6 +78,9 @@ pub enum GpuError {
     /// The lease was released.
     #[error("the lease was released")]
     Released,
+    /// The lease was taken back: its replica is gone, or was given up because its thread hangs.
+    #[error("the lease was taken back; its replica is gone")]
+    Revoked,
     /// The lease, buffer or kernel belongs to a device that was lost and replaced.
     #[error(
         "made in epoch {own} of the device, which is in epoch {current} now; renew the lease and make it again"
@@ -147,9 +150,10 @@ impl GpuError {
 impl From<GpuError> for ServeError {
     fn from(error: GpuError) -> Self {
         let failure = match &error {
-            GpuError::NoDevice { .. } | GpuError::Unplaceable { .. } | GpuError::Closed => {
-                GpuFailure::Unavailable
-            }
+            GpuError::NoDevice { .. }
+            | GpuError::Unplaceable { .. }
+            | GpuError::Revoked
+            | GpuError::Closed => GpuFailure::Unavailable,
             GpuError::DeviceLost { .. } | GpuError::OtherEpoch { .. } => GpuFailure::Lost,
             GpuError::QuotaExceeded { .. } | GpuError::DeviceOutOfMemory => GpuFailure::OutOfMemory,
             GpuError::QueueFull { .. } => GpuFailure::Overloaded,

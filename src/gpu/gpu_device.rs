@@ -13,13 +13,15 @@ use std::{
 use super::{
     capacity::{Capacity, Free},
     core::Core,
+    counts::DeviceHealth,
     device::{DeviceFacts, DeviceOps, DeviceSource, Simulated, WgpuDevice},
     error::GpuError,
     lease::{GpuLease, LeaseRequest},
-    link::{Answer, COMMANDS_MAX, Command, IDLE_LOOK, Link},
+    link::{Answer, COMMANDS_MAX, Command, Dropped, IDLE_LOOK, Link},
     pending::Pending,
-    shares::ShareOptions,
+    shares::{ShareOptions, SharePolicy},
     status::DeviceStatus,
+    ticket::{CapacityTicket, Ended},
 };
 
 /// How long the thread waits for the device before it looks at its requests again: when a job could start, and when
@@ -130,21 +132,44 @@ impl GpuDevice {
         self.0.link.seen.busy()
     }
 
+    /// How it is, as its thread last wrote it.
+    pub(crate) fn health(&self) -> DeviceHealth {
+        self.0.link.seen.health()
+    }
+
     /// Takes a share of it.
     ///
     /// # Errors
     /// [`GpuError::Unplaceable`] when it has not enough left, [`GpuError::NoDevice`] when it could not be opened
     /// again after a loss.
     pub fn lease(&self, request: LeaseRequest) -> Pending<GpuLease> {
-        Pending::ask(|answer| {
-            let ticket = Arc::new(self.0.capacity.take(request.share, request.memory_bytes)?);
-            self.0.link.send(Command::Acquire {
-                policy: request.policy,
-                ticket,
-                device: self.clone(),
-                answer,
-            })
-        })
+        match self.reserve(&request) {
+            Ok(ticket) => self.lease_on(ticket, request.policy),
+            Err(error) => Pending::refused(error),
+        }
+    }
+
+    /// Takes the place of a lease.
+    pub(crate) fn reserve(&self, request: &LeaseRequest) -> Result<Arc<CapacityTicket>, GpuError> {
+        self.0.capacity.take(request.share, request.memory_bytes).map(Arc::new)
+    }
+
+    /// The lease on a place that was taken.
+    pub(crate) fn lease_on(&self, ticket: Arc<CapacityTicket>, policy: SharePolicy) -> Pending<GpuLease> {
+        let device = self.clone();
+        Pending::ask(|answer| self.0.link.send(Command::Acquire { policy, ticket, device, answer }))
+    }
+
+    /// Takes a place back, whatever the thread of who has its lease does: its jobs fail, every later use too, and it
+    /// is free when its last slice has ended.
+    pub(crate) fn take_back(&self, ticket: Arc<CapacityTicket>) {
+        ticket.end(Ended::Revoked);
+        self.0.link.dropped(Dropped::Place(ticket));
+    }
+
+    /// Whether more of it will be free soon: the last slices of a lease run.
+    pub(crate) fn is_being_left(&self) -> bool {
+        self.0.capacity.is_being_left()
     }
 
     /// The quota that such a lease would get.
@@ -245,5 +270,33 @@ fn turn<D: DeviceOps>(core: &mut Core<D>, requests: &Receiver<Command>, origin: 
         Ok(command) => core.handle(command, origin.elapsed()),
         // The core holds a sender itself, so there is always one.
         Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        gpu::{counts::LeaseCounts, memory::MemoryAccount},
+        resources::Fraction,
+    };
+
+    #[test]
+    fn a_lease_released_to_a_thread_that_has_no_room_is_given_back_all_the_same() {
+        let (commands, requests) = sync_channel(1);
+        let link = Arc::new(Link::new(commands));
+        let capacity = Arc::new(Capacity::new(1 << 20));
+        let facts = Simulated::new(Default::default(), None).facts().clone();
+        let handle = DeviceHandle { link: Arc::clone(&link), facts, capacity, jobs_max: 1 };
+        let device = GpuDevice(Arc::new(handle));
+        let ticket = device.reserve(&LeaseRequest::new(Fraction::ONE)).unwrap();
+        let (account, counts) = (MemoryAccount::new(ticket.memory_bytes), Arc::<LeaseCounts>::default());
+        let lease = GpuLease::new(7, account, counts, SharePolicy::default(), ticket, device.clone());
+        device.lose().unwrap();
+        assert_eq!(lease.release().wait().unwrap_err(), GpuError::QueueFull { limit: COMMANDS_MAX });
+        let mut dropped = Vec::new();
+        link.take_dropped(&mut dropped);
+        assert!(matches!(dropped[..], [Dropped::Lease(7)]), "{dropped:?}");
+        drop(requests);
     }
 }

@@ -9,7 +9,6 @@ use bytes::Bytes;
 
 use super::{
     buffer::GpuBuffer,
-    capacity::CapacityTicket,
     counts::LeaseCounts,
     device::DeviceFacts,
     error::GpuError,
@@ -21,6 +20,7 @@ use super::{
     pending::Pending,
     shares::SharePolicy,
     status::LeaseStatus,
+    ticket::CapacityTicket,
 };
 use crate::resources::Fraction;
 
@@ -80,10 +80,30 @@ pub(crate) struct LeaseGauge {
     lease: Weak<LeaseHandle>,
 }
 
+/// A lease that does not keep its place.
+#[derive(Debug)]
+pub(crate) struct WeakLease(Weak<LeaseHandle>);
+
+impl WeakLease {
+    pub(crate) fn upgrade(&self) -> Option<GpuLease> {
+        self.0.upgrade().map(GpuLease)
+    }
+}
+
+impl LeaseHandle {
+    /// Whether it was neither released nor taken back.
+    fn check(&self) -> Result<(), GpuError> {
+        if self.released.load(Ordering::Acquire) {
+            return Err(GpuError::Released);
+        }
+        self.ticket.check()
+    }
+}
+
 impl LeaseGauge {
-    /// Whether anybody holds the lease.
+    /// Whether anybody holds the lease, and it is good.
     pub(crate) fn is_live(&self) -> bool {
-        self.lease.strong_count() > 0
+        self.lease.upgrade().is_some_and(|lease| lease.check().is_ok())
     }
 
     /// What the lease has and did.
@@ -172,8 +192,8 @@ impl GpuLease {
     ///
     /// # Errors
     /// [`GpuError::QuotaExceeded`], [`GpuError::BufferTooLarge`], [`GpuError::DeviceOutOfMemory`], and what every
-    /// use of a lease may meet: [`GpuError::Released`], [`GpuError::OtherEpoch`], [`GpuError::QueueFull`],
-    /// [`GpuError::DeviceLost`], [`GpuError::Closed`].
+    /// use of a lease may meet: [`GpuError::Released`], [`GpuError::Revoked`], [`GpuError::OtherEpoch`],
+    /// [`GpuError::QueueFull`], [`GpuError::DeviceLost`], [`GpuError::Closed`].
     pub fn create_buffer(&self, bytes: u64) -> Pending<GpuBuffer> {
         self.ask(|of, answer| {
             let max_bytes = self.facts().buffer_bytes_max;
@@ -225,15 +245,13 @@ impl GpuLease {
     }
 
     /// The same share after the device was lost: a lease of its present epoch, in which buffers and kernels are to be
-    /// made again. This lease itself when nothing was lost.
+    /// made again. This lease itself when nothing was lost, and one and the same for all that ask after a loss.
     ///
     /// # Errors
-    /// [`GpuError::Released`], [`GpuError::NoDevice`] when the device could not be opened again.
+    /// [`GpuError::Released`], [`GpuError::Revoked`], [`GpuError::NoDevice`] when the device could not be opened again.
     pub fn renew(&self) -> Pending<Self> {
         Pending::ask(|answer| {
-            if self.0.released.load(Ordering::Acquire) {
-                return Err(GpuError::Released);
-            }
+            self.0.check()?;
             if self.0.epoch == self.0.device.epoch() {
                 // Whoever asked is still there: it holds the other end.
                 let _ = answer.send(Ok(self.clone()));
@@ -245,16 +263,26 @@ impl GpuLease {
         })
     }
 
-    /// Gives the share and the memory back. Jobs that wait fail with [`GpuError::Released`], as does every later
-    /// use; the answer comes when what was running has ended.
+    /// Gives the share and the memory back, whatever clones there are. Jobs that wait fail with
+    /// [`GpuError::Released`], as does every later use; the answer comes when what was running has ended.
     ///
     /// # Errors
-    /// [`GpuError::Closed`].
+    /// [`GpuError::Closed`]; [`GpuError::QueueFull`] when the device has no room for requests: then it is given back
+    /// with the last clone, and nobody tells when.
     pub fn release(self) -> Pending<()> {
         Pending::ask(|answer| {
-            self.0.released.store(true, Ordering::Release);
-            self.0.device.link().send(Command::Release { lease: self.0.id, answer })
+            let released = self.0.released.swap(true, Ordering::AcqRel);
+            let sent = self.0.device.link().send(Command::Release { lease: self.0.id, answer });
+            if sent.is_err() {
+                // Its drop has to do it.
+                self.0.released.store(released, Ordering::Release);
+            }
+            sent
         })
+    }
+
+    pub(crate) fn downgrade(&self) -> WeakLease {
+        WeakLease(Arc::downgrade(&self.0))
     }
 
     /// Takes a place among the requests of this lease and sends one, if the lease is good.
@@ -263,10 +291,8 @@ impl GpuLease {
         command: impl FnOnce(Of, super::link::Answer<T>) -> Result<Command, GpuError>,
     ) -> Pending<T> {
         Pending::ask(|answer| {
+            self.0.check()?;
             let (own, current) = (self.0.epoch, self.0.device.epoch());
-            if self.0.released.load(Ordering::Acquire) {
-                return Err(GpuError::Released);
-            }
             if own != current {
                 return Err(GpuError::OtherEpoch { own, current });
             }

@@ -13,7 +13,6 @@ use tokio::sync::{Notify, oneshot};
 
 use super::{
     buffer::GpuBuffer,
-    capacity::CapacityTicket,
     counts::DeviceCounts,
     error::GpuError,
     gpu_device::GpuDevice,
@@ -22,6 +21,7 @@ use super::{
     lease::GpuLease,
     shares::SharePolicy,
     status::DeviceStatus,
+    ticket::CapacityTicket,
 };
 
 /// Requests on their way to the device's thread, of all leases together.
@@ -49,12 +49,14 @@ pub(crate) struct Of {
     pub(crate) place: Place,
 }
 
-/// What was dropped elsewhere and is to be freed by the device's thread.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// What was dropped or taken back elsewhere and is to be freed by the device's thread.
+#[derive(Debug)]
 pub(crate) enum Dropped {
     Buffer(u64),
     Kernel(u64),
     Lease(u64),
+    /// A place that has ended, whoever has its lease.
+    Place(Arc<CapacityTicket>),
 }
 
 /// What the holders of leases and buffers share with the device's thread.

@@ -20,10 +20,12 @@ mod pending;
 mod shares;
 mod slices;
 mod status;
+mod ticket;
 
 pub use crate::resources::{Fraction, FractionError, WHOLE_DEVICES_MAX};
 pub use buffer::GpuBuffer;
 pub use capacity::{Free, place};
+pub(crate) use counts::DeviceHealth;
 pub use detect::DetectGpus;
 pub use device::{AdapterFacts, DeviceFacts, DeviceSource, MemorySource, SimulatedDevice, adapters};
 pub use error::GpuError;
@@ -36,3 +38,4 @@ pub use manager::GpuManager;
 pub use pending::Pending;
 pub use shares::{Order, ShareOptions, SharePolicy};
 pub use status::{DeviceStatus, LeaseStatus};
+pub(crate) use ticket::CapacityTicket;

@@ -29,8 +29,13 @@ impl<T> Pending<T> {
         let (answer, receiver) = oneshot::channel();
         match send(answer) {
             Ok(()) => Self(State::Waiting(receiver)),
-            Err(error) => Self(State::Refused(Some(error))),
+            Err(error) => Self::refused(error),
         }
+    }
+
+    /// Refused before anything was sent.
+    pub(crate) fn refused(error: GpuError) -> Self {
+        Self(State::Refused(Some(error)))
     }
 
     /// Blocks this thread until the answer is there: for plain threads, and for the factory of a replica that has a

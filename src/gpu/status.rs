@@ -23,6 +23,8 @@ pub struct DeviceStatus {
     pub suspect: bool,
     /// How often it was lost.
     pub lost: u64,
+    /// How often of these because a job did not end.
+    pub watchdog: u64,
     /// How long it took last to open it again.
     pub recovery: Option<Duration>,
     /// Devices that were lost and are not gone yet: each has a thread, and perhaps a job that runs on.
@@ -56,6 +58,8 @@ pub struct LeaseStatus {
     pub last_second: Duration,
     /// Jobs that ended, well or not.
     pub jobs: u64,
+    /// How many of them came to nothing: they failed, or their callers had left.
+    pub jobs_failed: u64,
     /// Slices that ended.
     pub slices: u64,
     /// How long its jobs waited for their first slice, all together.

@@ -26,6 +26,7 @@ struct Past {
     device_time: Duration,
     queue_wait: Duration,
     jobs: u64,
+    jobs_failed: u64,
     slices: u64,
 }
 
@@ -35,6 +36,7 @@ impl Past {
             device_time: self.device_time + lease.device_time,
             queue_wait: self.queue_wait + lease.queue_wait,
             jobs: self.jobs + lease.jobs,
+            jobs_failed: self.jobs_failed + lease.jobs_failed,
             slices: self.slices + lease.slices,
         }
     }
@@ -63,8 +65,8 @@ impl LeaseTable {
         let rows = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let read = |(key, row): (&(u32, usize), &Row)| {
             let lease = row.now.read();
-            let Past { device_time, queue_wait, jobs, slices } = row.past.with(&lease);
-            let lease = LeaseStatus { device_time, queue_wait, jobs, slices, ..lease };
+            let Past { device_time, queue_wait, jobs, jobs_failed, slices } = row.past.with(&lease);
+            let lease = LeaseStatus { device_time, queue_wait, jobs, jobs_failed, slices, ..lease };
             LeaseReading { slot: key.0, device: key.1, lease, live: row.now.is_live() }
         };
         rows.iter().map(read).collect()

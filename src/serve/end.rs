@@ -166,7 +166,11 @@ impl Inner {
         let mut routes = Vec::new();
         for backend in self.office.fleet().backends.values() {
             backend.routes.close();
-            backend.replicas.iter().for_each(|replica| replica.control.stop());
+            for replica in &backend.replicas {
+                replica.control.stop();
+                // Its thread may hang, and whoever gave a device has others to give it to.
+                replica.tenure.end();
+            }
             routes.push(Arc::clone(&backend.routes));
         }
         // Messages are dropped with the fleet at rest.

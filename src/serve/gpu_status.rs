@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use crate::{actors::controller::Office, ids::BackendName, metrics::gpu::LeaseReading};
+use crate::{actors::controller::Office, gpu::GpuDevice, ids::BackendName, metrics::gpu::LeaseReading};
 
 /// One GPU as it is.
 #[derive(Clone, Debug, Serialize)]
@@ -19,6 +19,8 @@ pub struct GpuStatus {
     pub epoch: u64,
     /// How often it was lost.
     pub lost: u64,
+    /// How it is.
+    pub health: GpuHealth,
     /// Time that it has run slices, in seconds.
     pub busy_s: f64,
     /// The part of its time that no lease has.
@@ -27,6 +29,40 @@ pub struct GpuStatus {
     pub free_memory_bytes: u64,
     /// What replicas have of it.
     pub leases: Vec<ReplicaGpuStatus>,
+}
+
+/// How one GPU is: what its own thread saw within the last second.
+#[derive(Clone, Debug, Serialize)]
+pub struct GpuHealth {
+    /// Whether it is open: not while it was lost and does not open again.
+    pub open: bool,
+    /// Whether what it runs takes longer than it should, or its driver holds its thread up.
+    pub suspect: bool,
+    /// How often it was given up because a job did not end; these count as lost too.
+    pub watchdog: u64,
+    /// How long it took last to open it again after a loss, in seconds.
+    pub recovery_s: Option<f64>,
+    /// Devices that were lost and are not gone yet: their drivers hang.
+    pub abandoned: usize,
+    /// The memory that leases hold, in bytes, as it is charged.
+    pub memory_leased_bytes: u64,
+    /// The memory in buffers by the device's own count, where it counts.
+    pub memory_counted_bytes: Option<u64>,
+}
+
+impl GpuHealth {
+    fn of(device: &GpuDevice) -> Self {
+        let health = device.health();
+        Self {
+            open: health.open,
+            suspect: health.suspect,
+            watchdog: health.watchdog,
+            recovery_s: health.recovery.map(|took| took.as_secs_f64()),
+            abandoned: health.abandoned,
+            memory_leased_bytes: health.leased_bytes,
+            memory_counted_bytes: health.counted_bytes,
+        }
+    }
 }
 
 /// What one replica has of a GPU. Sums go on when the lease is renewed or the replica is replaced.
@@ -46,6 +82,8 @@ pub struct ReplicaGpuStatus {
     pub queue_wait_s: f64,
     /// Jobs that ended, well or not.
     pub jobs: u64,
+    /// How many of them failed, or had no caller any more.
+    pub jobs_failed: u64,
     /// Slices that ended.
     pub slices: u64,
     /// Requests that wait or run.
@@ -73,6 +111,7 @@ pub(super) fn read(office: &Office) -> Vec<GpuStatus> {
             software: facts.software,
             epoch: device.epoch(),
             lost: device.losses(),
+            health: GpuHealth::of(device),
             busy_s: device.busy().as_secs_f64(),
             free_share: f64::from(free.ten_thousandths) / 1e4,
             free_memory_bytes: free.memory_bytes,
@@ -91,6 +130,7 @@ fn replica((backend, LeaseReading { slot, lease, .. }): (&BackendName, &LeaseRea
         device_time_s: lease.device_time.as_secs_f64(),
         queue_wait_s: lease.queue_wait.as_secs_f64(),
         jobs: lease.jobs,
+        jobs_failed: lease.jobs_failed,
         slices: lease.slices,
         outstanding: lease.outstanding,
         memory_used_bytes: lease.used_bytes,

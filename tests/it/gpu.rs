@@ -4,15 +4,18 @@ mod backends;
 // The digits are those of the ONNX tests.
 #[cfg(feature = "onnx")]
 mod examples;
+mod given_up;
 mod kernels;
 mod leases;
 mod loss;
+mod metrics;
 mod on_device;
 mod placement;
 mod refusals;
 mod replicas;
 mod transformer;
 mod under_load;
+mod work;
 
 use std::{
     ops::Deref,

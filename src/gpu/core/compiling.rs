@@ -6,7 +6,7 @@ use std::{
         Arc,
         mpsc::{Receiver, SyncSender, TrySendError, sync_channel},
     },
-    thread,
+    thread::{self, JoinHandle},
 };
 
 use super::{Compiled, Core};
@@ -38,6 +38,7 @@ pub(super) struct Outcome<K> {
 pub(super) struct Compiling<D: DeviceOps> {
     tasks: SyncSender<Task<D::Compiler>>,
     outcomes: Receiver<Outcome<D::Kernel>>,
+    thread: JoinHandle<()>,
 }
 
 impl<D: DeviceOps> Compiling<D> {
@@ -61,8 +62,16 @@ impl<D: DeviceOps> Compiling<D> {
         };
         let spawned = thread::Builder::new().name("greenroom-gpu-compile".into()).spawn(run);
         spawned
-            .map(|_| Self { tasks, outcomes })
+            .map(|thread| Self { tasks, outcomes, thread })
             .map_err(|error| GpuError::NoDevice { why: error.to_string().into() })
+    }
+
+    /// Ends the thread and waits for it: what it compiles keeps the driver busy.
+    pub(super) fn end(self) {
+        // Nobody takes what it is at, so that it begins nothing else.
+        drop((self.outcomes, self.tasks));
+        // A panic was caught before.
+        let _ = self.thread.join();
     }
 }
 

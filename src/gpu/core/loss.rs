@@ -1,6 +1,9 @@
 //! The loss of a device: who is told what, and how it comes back.
 
-use std::time::{Duration, Instant};
+use std::{
+    panic::{AssertUnwindSafe, catch_unwind},
+    time::{Duration, Instant},
+};
 
 use super::Core;
 use crate::gpu::{device::DeviceOps, error::GpuError, shares::Shares};
@@ -12,6 +15,8 @@ const REOPEN_EVERY: Duration = Duration::from_secs(1);
 #[derive(Debug, Default)]
 pub(super) struct Losses {
     pub(super) count: u64,
+    /// How often because a job did not end.
+    pub(super) watchdog: u64,
     /// How long the last opening took.
     pub(super) recovery: Option<Duration>,
     /// Why it is closed, and when that was last tried to change.
@@ -38,7 +43,16 @@ impl<D: DeviceOps> Core<D> {
         !self.flights.is_empty() && now.saturating_sub(self.progress_at) >= self.options.suspect_after
     }
 
+    /// Whether it was lost and does not open.
+    pub(super) fn is_shut(&self) -> bool {
+        self.losses.closed.is_some()
+    }
+
     pub(super) fn notice_loss(&mut self, now: Duration) {
+        if self.is_shut() {
+            // Told before; it is gone until it opens.
+            return;
+        }
         if let Some(why) = self.device.lost() {
             self.lost(None, why, now);
         }
@@ -57,6 +71,7 @@ impl<D: DeviceOps> Core<D> {
         // First of all: whoever is told must find the next epoch.
         self.link.next_epoch();
         self.losses.count += 1;
+        self.losses.watchdog += u64::from(culprit.is_some());
         self.link.seen.set_lost(self.losses.count);
         self.done.clear();
         self.flights.clear();
@@ -64,7 +79,10 @@ impl<D: DeviceOps> Core<D> {
         self.kernels.clear();
         self.shares = Shares::new(self.shares.options());
         let error = GpuError::DeviceLost { epoch, reason };
-        for (lease, tenant) in std::mem::take(&mut self.tenants) {
+        for (lease, mut tenant) in std::mem::take(&mut self.tenants) {
+            tenant.used.fail(tenant.jobs.len() as u64);
+            tenant.counts.write(&tenant.used);
+            tenant.ticket.give_back_if_ended();
             match &culprit {
                 Some((guilty, own)) if *guilty == lease => tenant.fail(own, &error),
                 _ => tenant.fail(&error, &error),
@@ -75,8 +93,11 @@ impl<D: DeviceOps> Core<D> {
 
     fn reopen(&mut self, now: Duration) {
         let began = Instant::now();
-        self.losses.closed = self.device.reopen().err().map(|error| (error, now));
+        let panicked = |_| Err(GpuError::NoDevice { why: "the driver panicked while it opened".into() });
+        let opened = catch_unwind(AssertUnwindSafe(|| self.device.reopen())).unwrap_or_else(panicked);
+        self.losses.closed = opened.err().map(|error| (error, now));
         self.losses.recovery = Some(began.elapsed());
+        self.tell(now);
     }
 
     /// Whether leases can be given; a device that did not open is tried again once in a while.

@@ -6,6 +6,7 @@ use smallvec::SmallVec;
 
 use super::{Core, tenant::Running};
 use crate::gpu::{
+    counts::DeviceHealth,
     device::DeviceOps,
     job::Step,
     slices::Slice,
@@ -25,6 +26,24 @@ impl<D: DeviceOps> Core<D> {
             tenant.used.last_second = if gone == 1 { last } else { Duration::ZERO };
             tenant.counts.write(&tenant.used);
         }
+        self.tell(now);
+    }
+
+    /// Writes down how the device is, for whoever does not ask this thread.
+    pub(super) fn tell(&self, now: Duration) {
+        self.link.seen.set_health(DeviceHealth {
+            open: !self.is_shut(),
+            suspect: self.is_suspect(now),
+            watchdog: self.losses.watchdog,
+            recovery: self.losses.recovery,
+            abandoned: self.device.abandoned(),
+            leased_bytes: self.leased_bytes(),
+            counted_bytes: self.device.counted_bytes(),
+        });
+    }
+
+    fn leased_bytes(&self) -> u64 {
+        self.tenants.values().map(|tenant| tenant.account.made()).sum()
     }
 
     pub(super) fn status(&mut self, now: Duration) -> DeviceStatus {
@@ -38,6 +57,7 @@ impl<D: DeviceOps> Core<D> {
             device_time: tenant.used.device_time,
             last_second: tenant.used.last_second,
             jobs: tenant.used.jobs,
+            jobs_failed: tenant.used.failed,
             slices: tenant.used.slices,
             queue_wait: tenant.used.queue_wait,
             outstanding: tenant.jobs.len(),
@@ -51,9 +71,10 @@ impl<D: DeviceOps> Core<D> {
             busy: self.busy,
             suspect: self.is_suspect(now),
             lost: self.losses.count,
+            watchdog: self.losses.watchdog,
             recovery: self.losses.recovery,
             abandoned: self.device.abandoned(),
-            leased_bytes: self.tenants.values().map(|tenant| tenant.account.made()).sum(),
+            leased_bytes: self.leased_bytes(),
             counted_bytes: self.device.counted_bytes(),
         }
     }

@@ -1,18 +1,23 @@
 //! A lease on the device's thread: its jobs in order, what it used, and its end.
 
-use std::{collections::VecDeque, sync::Arc, time::Duration};
+use std::{
+    collections::VecDeque,
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::Arc,
+    time::Duration,
+};
 
 use smallvec::SmallVec;
 
 use super::Flight;
 use crate::gpu::{
-    capacity::CapacityTicket,
     counts::LeaseCounts,
     device::Done,
     error::GpuError,
     job::{Job, JobDone, Step},
     link::{Answer, Place},
     memory::MemoryAccount,
+    ticket::CapacityTicket,
 };
 
 /// A lease and its jobs.
@@ -43,8 +48,17 @@ pub(crate) struct Used {
     pub(crate) this_second: Duration,
     pub(crate) last_second: Duration,
     pub(crate) jobs: u64,
+    pub(crate) failed: u64,
     pub(crate) slices: u64,
     pub(crate) queue_wait: Duration,
+}
+
+impl Used {
+    /// So many jobs came to nothing.
+    pub(super) fn fail(&mut self, jobs: u64) {
+        self.jobs += jobs;
+        self.failed += jobs;
+    }
 }
 
 /// A job that waits or runs.
@@ -141,12 +155,13 @@ impl<B> Tenant<B> {
         if let End::Released(waiting) = &mut self.end {
             waiting.extend(answer);
         }
+        let why = self.ticket.check().err().unwrap_or(GpuError::Released);
         let running = self.jobs.iter().take_while(|job| job.in_flight > 0).count();
         for job in self.jobs.drain(running..) {
-            job.fail(GpuError::Released);
+            job.fail(why.clone());
         }
         for job in self.jobs.iter_mut().skip(self.started) {
-            job.failed = Some(GpuError::Released);
+            job.failed = Some(why.clone());
         }
         self.started = self.jobs.len();
     }
@@ -199,6 +214,10 @@ impl<B> Running<B> {
         self.answer.is_closed()
     }
 
+    pub(super) fn has_failed(&self) -> bool {
+        self.failed.is_some()
+    }
+
     /// Which of the job's reads the step is.
     pub(super) fn read_number(&self, step: usize) -> usize {
         self.steps[..step].iter().filter(|step| matches!(step, Step::Read { .. })).count()
@@ -206,10 +225,12 @@ impl<B> Running<B> {
 
     /// Tells the caller how it ended. Its place is free before, so that the next request finds it.
     pub(super) fn answer(self) {
-        drop(self.place);
-        // The buffers go before the answer too: whoever gets it may count.
-        drop((self.steps, self.bounds));
-        let _ = self.answer.send(self.failed.map_or(Ok(self.done), Err));
+        let Self { steps, bounds, place, answer, failed, done, .. } = self;
+        drop(place);
+        // The buffers go before the answer too: whoever gets it may count. Bytes and wakers are the caller's: when they
+        // panic, that is no failure of the device.
+        let _ = catch_unwind(AssertUnwindSafe(|| drop((steps, bounds))));
+        let _ = catch_unwind(AssertUnwindSafe(|| answer.send(failed.map_or(Ok(done), Err))));
     }
 
     pub(super) fn fail(mut self, error: GpuError) {

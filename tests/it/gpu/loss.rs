@@ -55,6 +55,32 @@ fn a_job_that_never_ends_costs_its_own_lease_a_watchdog_and_the_others_the_devic
 }
 
 #[test]
+fn a_lost_lease_that_is_renewed_twice_is_one_share_and_one_quota() {
+    let device = simulated(SimulatedDevice::default());
+    let lease = lease(&device, 1.0, 4096);
+    device.lose().unwrap();
+    device.status().wait().unwrap();
+    let (one, other) = (lease.renew().wait().unwrap(), lease.clone().renew().wait().unwrap());
+    assert_eq!(one.id(), other.id());
+    let _half = one.create_buffer(2048).wait().unwrap();
+    assert!(matches!(other.create_buffer(4096).wait(), Err(GpuError::QuotaExceeded { .. })));
+    assert_eq!(device.status().wait().unwrap().leases.len(), 1);
+    one.release().wait().unwrap();
+    assert_eq!(lease.renew().wait().unwrap_err(), GpuError::Released, "its place is somebody else's now");
+    assert_eq!(device.free().ten_thousandths, 10_000);
+}
+
+#[test]
+fn a_device_that_does_not_open_is_lost_once_however_often_it_is_asked() {
+    let device = simulated(SimulatedDevice { openings_max: 1, ..Default::default() });
+    device.lose().unwrap();
+    for _ in 0..3 {
+        let status = device.status().wait().unwrap();
+        assert_eq!((status.lost, status.epoch, device.losses()), (1, 2, 1));
+    }
+}
+
+#[test]
 fn a_device_that_does_not_open_again_refuses_leases_with_the_reason() {
     let device = simulated(SimulatedDevice { openings_max: 1, ..Default::default() });
     let lease = lease(&device, 0.5, 4096);
