@@ -44,7 +44,7 @@ async fn what_a_replica_did_and_has_is_told_to_the_number() {
     run.call(Run(100)).await.unwrap();
     assert!(get("queue_wait_seconds_total") < 0.1, "it waited for nobody");
     let (one, other) = tokio::join!(run.call(Run(100)), run.call(Run(100)));
-    (one.unwrap(), other.unwrap());
+    one.and(other).unwrap();
     until("three jobs", || get("jobs_total") == 3.0).await;
     let told = lease(&serve);
     assert_eq!((told.backend.as_str(), told.replica, told.jobs, told.slices), ("a", 0, 3, 3));
