@@ -78,6 +78,7 @@ pub(crate) use status::{all_running, ready};
 pub struct Serve(pub(crate) Arc<Inner>);
 
 pub(crate) struct Inner {
+    /// When it was started, for the time that it is up.
     pub(crate) began: Instant,
     pub(crate) office: Arc<Office>,
     controller: Addr<Controller>,
