@@ -147,8 +147,9 @@ pub use resources::{
 };
 pub use route::{ROUTE_BYTES_MAX, RouteParams, RoutePattern, RouteTable};
 pub use serve::{
-    BackendStatus, CapacityStatus, DeployOptions, DeployState, Deployed, EndSignals, EndpointStatus,
-    Progress, ReplicaStatus, SeenShare, Serve, ServeOptions, ShadowStatus, Status,
+    BackendCounts, BackendStatus, CapacityStatus, DeployOptions, DeployState, Deployed, EndSignals,
+    EndpointStatus, Latencies, Progress, ReplicaCounts, ReplicaStatus, SeenShare, Serve, ServeOptions,
+    ShadowStatus, Status,
 };
 #[cfg(feature = "gpu")]
 pub use serve::{GpuHealth, GpuStatus, ReplicaGpuStatus};

@@ -1,6 +1,7 @@
 //! `Serve`: the composition root. Starts the actors and their threads, and ends them in order.
 
 mod asking;
+mod counts;
 mod deploy;
 mod end;
 #[cfg(feature = "gpu")]
@@ -19,6 +20,7 @@ use std::{
     fmt,
     num::NonZeroUsize,
     sync::{Arc, Mutex, PoisonError},
+    time::Instant,
 };
 
 use actix::Addr;
@@ -55,6 +57,8 @@ use crate::{
     traffic::{ShadowRule, TrafficPolicy},
 };
 
+pub(crate) use counts::Rows;
+pub use counts::{BackendCounts, Latencies, ReplicaCounts};
 pub(crate) use deploy::steps;
 pub use deploy::{DeployOptions, DeployState, Deployed, Progress};
 #[cfg(feature = "gpu")]
@@ -74,6 +78,8 @@ pub(crate) use status::{all_running, ready};
 pub struct Serve(pub(crate) Arc<Inner>);
 
 pub(crate) struct Inner {
+    /// When it was started, for the time that it is up.
+    pub(crate) began: Instant,
     pub(crate) office: Arc<Office>,
     controller: Addr<Controller>,
     controller_stop: Arc<dyn Stop>,
@@ -165,6 +171,7 @@ impl Serve {
             }
         };
         Ok(Self(Arc::new(Inner {
+            began: Instant::now(),
             office,
             controller,
             controller_stop,

@@ -1,10 +1,10 @@
-//! `status`: backends, replicas and endpoints as people read them.
+//! `status`: backends, replicas, endpoints and GPUs as people read them.
 
 use serde_json::Value as Json;
 
 use super::{
     show::{list, progress, said},
-    table::{Table, time},
+    table::{Table, bytes, time},
 };
 
 /// The whole status.
@@ -26,6 +26,12 @@ pub(super) fn show(answer: &Json) -> String {
         text.push_str("no backends\n\n");
     }
     text.push_str(&endpoints(list(&answer["endpoints"])));
+    let gpus = list(&answer["gpus"]);
+    for table in [gpus_table(gpus), leases_table(gpus)] {
+        if !table.is_empty() {
+            text.push_str(&format!("\n{table}"));
+        }
+    }
     text
 }
 
@@ -101,6 +107,66 @@ fn endpoints(endpoints: &[Json]) -> String {
     if table.is_empty() { "no endpoints\n".into() } else { table.to_string() }
 }
 
+fn gpus_table(gpus: &[Json]) -> Table {
+    let mut table = Table::new(["GPU", "NAME", "DRIVER", "BUSY", "FREE", "MEMORY", "LOST"]);
+    for gpu in gpus {
+        table.row([
+            said(&gpu["device"]),
+            said(&gpu["name"]),
+            said(&gpu["driver"]),
+            percent(&gpu["busy_share"]),
+            percent(&gpu["free_share"]),
+            memory(&gpu["memory_used_bytes"], &gpu["memory_bytes"]),
+            said(&gpu["lost"]),
+        ]);
+    }
+    table
+}
+
+fn leases_table(gpus: &[Json]) -> Table {
+    let head = [
+        "SHARE OF",
+        "GPU",
+        "ASKED",
+        "GOT",
+        "OVERALL",
+        "DEVICE TIME",
+        "QUEUE WAIT",
+        "JOBS",
+        "SLICES",
+        "MEMORY",
+    ];
+    let mut table = Table::new(head);
+    let seconds = |value: &Json| format!("{:.3} s", value.as_f64().unwrap_or(0.0));
+    for (gpu, lease) in gpus.iter().flat_map(|gpu| list(&gpu["leases"]).iter().map(move |lease| (gpu, lease)))
+    {
+        table.row([
+            format!("{}/{}", said(&lease["backend"]), said(&lease["replica"])),
+            said(&gpu["device"]),
+            percent(&lease["share_asked"]),
+            percent(&lease["share_got"]),
+            percent(&lease["share_overall"]),
+            seconds(&lease["device_time_s"]),
+            seconds(&lease["queue_wait_s"]),
+            said(&lease["jobs"]),
+            said(&lease["slices"]),
+            memory(&lease["memory_used_bytes"], &lease["memory_quota_bytes"]),
+        ]);
+    }
+    table
+}
+
+/// `24.8%`.
+fn percent(share: &Json) -> String {
+    format!("{}%", (share.as_f64().unwrap_or(0.0) * 1000.0).round() / 10.0)
+}
+
+/// `3 MiB of 1 GiB`.
+fn memory(used: &Json, all: &Json) -> String {
+    let [used, all] = [used, all].map(|value| bytes(value.as_f64().unwrap_or(0.0)));
+    format!("{used} of {all}")
+}
+
 /// `digits 90%`.
 fn share(name: &str, weight: &Json) -> String {
     // Without the last digits, which are those of the multiplication.
@@ -153,5 +219,30 @@ e         /e     GET, POST  a 90%, b 10%  a 9          c 7%
 ";
         assert_eq!(show(&status), want);
         assert_eq!(show(&json!({})), "no backends\n\nno endpoints\n");
+    }
+
+    #[test]
+    fn every_gpu_and_every_share_of_one_is_shown() {
+        let status = json!({"gpus": [{
+            "device": 0, "name": "Some GPU", "driver": "1.2", "busy_share": 0.98765, "free_share": 0.25, "lost": 1,
+            "memory_bytes": 4_u64 << 30, "memory_used_bytes": 3 << 19,
+            "leases": [{
+                "backend": "a", "replica": 2, "share_asked": 0.75, "share_got": 0.7512, "share_overall": 0.5,
+                "device_time_s": 12.34567, "queue_wait_s": 0.25, "jobs": 90, "slices": 1234,
+                "memory_used_bytes": 1000, "memory_quota_bytes": 3_u64 << 30,
+            }],
+        }]});
+        let want = "\
+no backends
+
+no endpoints
+
+GPU  NAME      DRIVER  BUSY   FREE  MEMORY            LOST
+0    Some GPU  1.2     98.8%  25%   1.5 MiB of 4 GiB  1
+
+SHARE OF  GPU  ASKED  GOT    OVERALL  DEVICE TIME  QUEUE WAIT  JOBS  SLICES  MEMORY
+a/2       0    75%    75.1%  50%      12.346 s     0.250 s     90    1234    1000 B of 3 GiB
+";
+        assert_eq!(show(&status), want);
     }
 }

@@ -70,6 +70,18 @@ pub(super) fn time(seconds: f64) -> String {
     format!("{:.0} {unit}", (seconds / by).floor())
 }
 
+/// An amount of memory: `512 B`, `1.5 GiB`.
+pub(super) fn bytes(amount: f64) -> String {
+    let mut amount = amount;
+    for unit in ["B", "KiB", "MiB", "GiB"] {
+        if amount < 1024.0 {
+            return format!("{} {unit}", (amount * 10.0).round() / 10.0);
+        }
+        amount /= 1024.0;
+    }
+    format!("{amount:.1} TiB")
+}
+
 /// An instant, in seconds since 1970, as date and time of day, UTC.
 pub(super) fn instant(seconds: f64) -> String {
     let seconds = seconds as u64;

@@ -1,7 +1,8 @@
-//! The HTTP side: ingress on the live routes, JSON and raw forms, the server, errors as problem documents, the admin API.
+//! The HTTP side: ingress on the live routes, JSON and raw forms, the server, problems, the admin API, the dashboard.
 
 mod admin;
 mod body;
+mod dashboard;
 mod exchange;
 mod explain;
 mod inference;

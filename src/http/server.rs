@@ -16,7 +16,7 @@ use tokio::sync::oneshot;
 
 use crate::{
     error::ServeError,
-    http::{admin, ingress::Ingress, service},
+    http::{admin, dashboard, ingress::Ingress, service},
     http_call::ShardKeys,
     metrics::registry::HttpKey,
     serve::{
@@ -139,8 +139,8 @@ impl Serve {
         Ok(address)
     }
 
-    /// Listens for the service's own routes only: alive, ready, routes, metrics, and the admin API below `/api/serve`,
-    /// by which other programs of this machine steer this Serve.
+    /// Listens for the service's own routes only: alive, ready, routes, metrics, the admin API below `/api/serve`, by
+    /// which other programs of this machine steer this Serve, and at `/` the dashboard, which shows it to people.
     ///
     /// # Errors
     /// As [`listen`](Self::listen), and [`ServeError::Invalid`] for an address that other machines reach: nothing guards
@@ -155,6 +155,7 @@ impl Serve {
             let configure = move |config: &mut web::ServiceConfig| {
                 service::configure(config, &office);
                 admin::configure(config, &serve, body);
+                dashboard::configure(config, &office);
             };
             App::new().configure(configure).default_service(web::to(move |request: HttpRequest| {
                 std::future::ready(service::closing(&unrouted, || service::no_route(&request)))
@@ -233,7 +234,7 @@ impl Serve {
                     let mut server = server.run();
                     // Not before: nobody would accept from them.
                     keep.into_iter().for_each(|(kept, handover)| handover.keep(kept));
-                    let served = Served { handle: server.handle(), gate: waiting.clone() };
+                    let served = Served { role, address, handle: server.handle(), gate: waiting.clone() };
                     drop(tx.send(Ok((address, served))));
                     if waiting.is_some() {
                         let Some(started) = started(server).await else { return };

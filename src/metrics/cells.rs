@@ -111,6 +111,14 @@ impl<const N: usize> Reading<N> {
     pub(crate) fn count(&self) -> u64 {
         self.buckets.iter().sum::<u64>() + self.above
     }
+
+    pub(crate) fn merge(&mut self, other: &Self) {
+        for (sum, bucket) in self.buckets.iter_mut().zip(other.buckets) {
+            *sum += bucket;
+        }
+        self.above += other.above;
+        self.sum += other.sum;
+    }
 }
 
 /// What one replica counts.

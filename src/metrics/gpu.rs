@@ -4,7 +4,7 @@
 use std::{
     collections::BTreeMap,
     sync::{Mutex, PoisonError},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use crate::gpu::{LeaseGauge, LeaseStatus};
@@ -15,6 +15,8 @@ pub(crate) struct LeaseTable(Mutex<BTreeMap<(u32, usize), Row>>);
 
 #[derive(Debug)]
 struct Row {
+    /// When the slot first had a share of the device.
+    since: Instant,
     /// Of the leases that were here before.
     past: Past,
     now: LeaseGauge,
@@ -50,14 +52,18 @@ pub(crate) struct LeaseReading {
     pub(crate) lease: LeaseStatus,
     /// Whether it has the share now.
     pub(crate) live: bool,
+    /// Since when the slot has had it, or one before.
+    pub(crate) since: Instant,
 }
 
 impl LeaseTable {
     /// A replica in this slot has a new lease on this device.
     pub(crate) fn enter(&self, slot: u32, device: usize, now: LeaseGauge) {
         let mut rows = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let past = rows.get(&(slot, device)).map(|row| row.past.with(&row.now.read())).unwrap_or_default();
-        rows.insert((slot, device), Row { past, now });
+        let before = rows.get(&(slot, device));
+        let past = before.map(|row| row.past.with(&row.now.read())).unwrap_or_default();
+        let since = before.map_or_else(Instant::now, |row| row.since);
+        rows.insert((slot, device), Row { since, past, now });
     }
 
     /// Each slot's share of each device that it has or had.
@@ -67,7 +73,7 @@ impl LeaseTable {
             let lease = row.now.read();
             let Past { device_time, queue_wait, jobs, jobs_failed, slices } = row.past.with(&lease);
             let lease = LeaseStatus { device_time, queue_wait, jobs, jobs_failed, slices, ..lease };
-            LeaseReading { slot: key.0, device: key.1, lease, live: row.now.is_live() }
+            LeaseReading { slot: key.0, device: key.1, lease, live: row.now.is_live(), since: row.since }
         };
         rows.iter().map(read).collect()
     }

@@ -41,6 +41,27 @@ pub(crate) struct Outside {
     pub(crate) missed: Arc<AtomicU64>,
 }
 
+/// The sums of one backend over all its slots.
+#[derive(Debug, Default)]
+pub(crate) struct BackendTotals {
+    pub(crate) sums: SlotReading,
+    pub(crate) refused: u64,
+    pub(crate) ejections: u64,
+    missed: u64,
+}
+
+impl BackendTotals {
+    /// Calls that ended, as [`BackendReading::requests`].
+    pub(crate) fn requests(&self) -> u64 {
+        self.sums.processing.count() + self.sums.expired + self.missed
+    }
+
+    /// Those of them that ended with an error, as [`BackendReading::errors`].
+    pub(crate) fn errors(&self) -> u64 {
+        self.sums.errors + self.sums.expired + self.missed
+    }
+}
+
 /// The sums of one backend.
 pub(crate) struct BackendReading {
     pub(crate) name: BackendName,
@@ -99,6 +120,18 @@ impl SlotReading {
         self.running += running;
         self.queued += cells.gate.get().map_or(0, |gate| gate.load().saturating_sub(running));
     }
+
+    fn merge(&mut self, other: &Self) {
+        self.queuing.merge(&other.queuing);
+        self.processing.merge(&other.processing);
+        self.batches.merge(&other.batches);
+        self.errors += other.errors;
+        self.expired += other.expired;
+        self.restarts += other.restarts;
+        self.starts += other.starts;
+        self.running += other.running;
+        self.queued += other.queued;
+    }
 }
 
 impl BackendMetrics {
@@ -143,6 +176,20 @@ impl BackendMetrics {
             sums.entry(*slot).or_default().add(cells);
         }
         sums
+    }
+
+    /// The sums over all slots. Makes nothing for each of them: there may be 10,000.
+    fn total(&self) -> BackendTotals {
+        let slots = self.lock();
+        let mut sums = SlotReading::default();
+        slots.past.values().for_each(|past| sums.merge(past));
+        slots.live.iter().for_each(|(_, _, cells)| sums.add(cells));
+        BackendTotals {
+            sums,
+            refused: self.outside.refused.total(),
+            ejections: self.ejections.load(Relaxed),
+            missed: self.outside.missed.load(Relaxed),
+        }
     }
 }
 
@@ -235,6 +282,13 @@ impl Registry {
             missed: metrics.outside.missed.load(Relaxed),
         };
         backends.iter().map(read).collect()
+    }
+
+    /// The sums of each backend over all its slots.
+    pub(crate) fn read_totals(&self) -> BTreeMap<BackendName, BackendTotals> {
+        // Not under the lock: whoever makes a backend waits for it.
+        let backends = lock(&self.backends).clone();
+        backends.into_iter().map(|(name, metrics)| (name, metrics.total())).collect()
     }
 
     /// What the replicas of each backend have of GPUs and did there.

@@ -23,8 +23,14 @@ pub struct GpuStatus {
     pub health: GpuHealth,
     /// Time that it has run slices, in seconds.
     pub busy_s: f64,
+    /// The part of the last whole second in which it ran slices of the leases below.
+    pub busy_share: f64,
     /// The part of its time that no lease has.
     pub free_share: f64,
+    /// Its memory, in bytes; a part of it is kept back for what is not in buffers.
+    pub memory_bytes: u64,
+    /// The memory that the leases below hold, in bytes.
+    pub memory_used_bytes: u64,
     /// The memory that no lease has, in bytes.
     pub free_memory_bytes: u64,
     /// What replicas have of it.
@@ -76,6 +82,8 @@ pub struct ReplicaGpuStatus {
     pub share_asked: f64,
     /// The part of the last whole second that it had.
     pub share_got: f64,
+    /// The part of all its time that it had, since this slot first had a share.
+    pub share_overall: f64,
     /// The time that it has had, in seconds.
     pub device_time_s: f64,
     /// How long its jobs waited for their first slice, all together, in seconds.
@@ -97,13 +105,15 @@ pub struct ReplicaGpuStatus {
 /// Every GPU that is open.
 pub(super) fn read(office: &Office) -> Vec<GpuStatus> {
     let leases = office.metrics.registry.read_leases();
-    let of = |device: usize| {
+    let of = |device: usize| -> Vec<_> {
         let rows = leases.iter().flat_map(|(backend, rows)| rows.iter().map(move |row| (backend, row)));
         rows.filter(|(_, row)| row.live && row.device == device).map(replica).collect()
     };
     let devices = office.gpus.devices().iter().enumerate();
     let status = devices.map(|(place, device)| {
-        let (facts, free) = (device.facts(), device.free());
+        let (facts, free, leases) = (device.facts(), device.free(), of(place));
+        // Not more than all, though a second is read from each lease at another moment.
+        let busy_share = leases.iter().map(|lease| lease.share_got).sum::<f64>().min(1.0);
         GpuStatus {
             device: place,
             name: facts.name.clone(),
@@ -113,20 +123,27 @@ pub(super) fn read(office: &Office) -> Vec<GpuStatus> {
             lost: device.losses(),
             health: GpuHealth::of(device),
             busy_s: device.busy().as_secs_f64(),
+            busy_share,
             free_share: f64::from(free.ten_thousandths) / 1e4,
+            memory_bytes: facts.memory_bytes,
+            memory_used_bytes: leases.iter().map(|lease| lease.memory_used_bytes).sum(),
             free_memory_bytes: free.memory_bytes,
-            leases: of(place),
+            leases,
         }
     });
     status.collect()
 }
 
-fn replica((backend, LeaseReading { slot, lease, .. }): (&BackendName, &LeaseReading)) -> ReplicaGpuStatus {
+fn replica(
+    (backend, LeaseReading { slot, lease, since, .. }): (&BackendName, &LeaseReading),
+) -> ReplicaGpuStatus {
+    let all = since.elapsed().as_secs_f64();
     ReplicaGpuStatus {
         backend: backend.clone(),
         replica: *slot,
         share_asked: lease.share.as_f64(),
         share_got: lease.last_second.as_secs_f64(),
+        share_overall: if all > 0.0 { lease.device_time.as_secs_f64() / all } else { 0.0 },
         device_time_s: lease.device_time.as_secs_f64(),
         queue_wait_s: lease.queue_wait.as_secs_f64(),
         jobs: lease.jobs,

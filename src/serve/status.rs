@@ -2,6 +2,7 @@
 
 use serde::Serialize;
 
+use super::counts::{BackendCounts, ReplicaCounts, Rows};
 #[cfg(feature = "gpu")]
 use super::gpu_status::GpuStatus;
 use crate::{
@@ -13,8 +14,9 @@ use crate::{
     },
     comparison::ComparisonReport,
     config::BackendConfig,
+    error::ServeError,
     ids::{BackendName, EndpointName, ReplicaId},
-    metrics::shadow::ShadowCopies,
+    metrics::{registry::BackendTotals, shadow::ShadowCopies},
     resources::{Capacity, FreeCapacity},
     routing::shadows::Shadow,
     serve::Serve,
@@ -27,17 +29,19 @@ const AWAITS_CODE: &str = "it was restored and awaits its code: the program make
 impl Serve {
     /// What there is and how it is.
     pub fn status(&self) -> Status {
+        self.status_with(Rows::Each)
+    }
+
+    pub(crate) fn status_with(&self, rows: Rows) -> Status {
         let unsaved = self.0.office.memory().unsaved().map(str::to_owned);
+        let totals = self.0.office.metrics.registry.read_totals();
+        let nothing = BackendTotals::default();
+        let counts =
+            |name: &BackendName, waiting| BackendCounts::new(totals.get(name).unwrap_or(&nothing), waiting);
         let fleet = self.0.office.fleet();
-        let replica = |r: &ReplicaEntry| ReplicaStatus {
-            id: r.id.clone(),
-            release: r.release,
-            version: r.version.clone(),
-            state: r.state,
-            reason: r.reason.as_deref().map(str::to_owned),
-            for_s: r.since.elapsed().as_secs_f64(),
-            load: r.control.load(),
-            failed_checks: r.record.failures(),
+        let replicas = |entry: &BackendEntry| match rows {
+            Rows::Each => entry.replicas.iter().map(replica).collect(),
+            Rows::Counted => Vec::new(),
         };
         let backends = fleet.backends.iter().map(|(name, entry)| BackendStatus {
             name: name.clone(),
@@ -46,7 +50,9 @@ impl Serve {
             for_s: entry.since.elapsed().as_secs_f64(),
             release: entry.release,
             config: entry.config.clone(),
-            replicas: entry.replicas.iter().map(replica).collect(),
+            replica_counts: ReplicaCounts::of(&entry.replicas),
+            replicas: replicas(entry),
+            counts: counts(name, entry.routes.waiting()),
             last_error: entry.last_error.as_deref().map(str::to_owned),
         });
         let awaiting = fleet.awaiting.iter().map(|(name, awaiting)| BackendStatus {
@@ -59,7 +65,9 @@ impl Serve {
             for_s: awaiting.since.elapsed().as_secs_f64(),
             release: 0,
             config: awaiting.decl.config.clone(),
+            replica_counts: ReplicaCounts::default(),
             replicas: Vec::new(),
+            counts: counts(name, 0),
             last_error: awaiting.reason.as_deref().map(str::to_owned),
         });
         let shadow = |shadow: &Shadow| ShadowStatus {
@@ -79,6 +87,7 @@ impl Serve {
             traffic: entry.declared.traffic.clone(),
             affinity: entry.declared.affinity,
             shadow: shadows(entry),
+            requests: entry.seen.iter().map(|seen| seen.requests.total()).sum(),
             last_minute: seen(&entry.seen),
         });
         let capacity = CapacityStatus { total: fleet.pool.total().clone(), free: fleet.pool.free() };
@@ -92,6 +101,21 @@ impl Serve {
             #[cfg(feature = "gpu")]
             gpus: super::gpu_status::read(&self.0.office),
         }
+    }
+
+    /// The replicas of a backend, those that take no calls first, then by slot.
+    pub(crate) fn replicas(&self, name: &BackendName, max: usize) -> Result<SomeReplicas, ServeError> {
+        let fleet = self.0.office.fleet();
+        let Some(entry) = fleet.backends.get(name) else {
+            return match fleet.awaiting.contains_key(name) {
+                true => Ok(SomeReplicas { total: 0, replicas: Vec::new() }),
+                false => Err(ServeError::UnknownBackend(name.clone())),
+            };
+        };
+        let mut all: Vec<_> = entry.replicas.iter().collect();
+        all.sort_by_key(|r| (r.state == ReplicaState::Running, r.id.slot, r.id.generation));
+        let replicas = all.iter().take(max).map(|entry| replica(entry)).collect();
+        Ok(SomeReplicas { total: all.len(), replicas })
     }
 
     /// Whether every endpoint can be served now; otherwise those that cannot. While the only replica of a backend is
@@ -109,6 +133,19 @@ impl Serve {
     pub fn announce_ready(&self) {
         self.0.office.directory.set_preparing(false);
         self.take_over();
+    }
+}
+
+fn replica(entry: &ReplicaEntry) -> ReplicaStatus {
+    ReplicaStatus {
+        id: entry.id.clone(),
+        release: entry.release,
+        version: entry.version.clone(),
+        state: entry.state,
+        reason: entry.reason.as_deref().map(str::to_owned),
+        for_s: entry.since.elapsed().as_secs_f64(),
+        load: entry.control.load(),
+        failed_checks: entry.record.failures(),
     }
 }
 
@@ -192,10 +229,21 @@ pub struct BackendStatus {
     pub release: u64,
     /// Its options.
     pub config: BackendConfig,
+    /// How many replicas it has.
+    pub replica_counts: ReplicaCounts,
     /// Its replicas.
     pub replicas: Vec<ReplicaStatus>,
+    /// What it has done, and what it has to do.
+    pub counts: BackendCounts,
     /// The last failure of one of them, if any.
     pub last_error: Option<String>,
+}
+
+/// The first of a backend's replicas.
+#[derive(Serialize)]
+pub(crate) struct SomeReplicas {
+    total: usize,
+    replicas: Vec<ReplicaStatus>,
 }
 
 /// One replica as it is.
@@ -234,6 +282,8 @@ pub struct EndpointStatus {
     pub affinity: Affinity,
     /// Which backends get copies of its requests.
     pub shadow: Vec<ShadowStatus>,
+    /// Requests that went to the backends of `last_minute`, since it was made.
+    pub requests: u64,
     /// Where its requests really went in the last minute.
     pub last_minute: Vec<SeenShare>,
 }

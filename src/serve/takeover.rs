@@ -16,7 +16,7 @@ mod offer;
 mod wire;
 
 use std::{
-    net::TcpListener,
+    net::{SocketAddr, TcpListener},
     sync::{Arc, Weak},
     time::Duration,
 };
@@ -89,6 +89,9 @@ impl Gate {
 
 /// An HTTP server of ours.
 pub(crate) struct Served {
+    pub(crate) role: Role,
+    /// Where it listens.
+    pub(crate) address: SocketAddr,
     pub(crate) handle: ServerHandle,
     /// What it waits for before it accepts, if anything.
     pub(crate) gate: Option<Gate>,

@@ -1,13 +1,15 @@
-//! The admin API: each route, asked well, badly and twice; who may ask; the end.
+//! The admin API: each route, asked well, badly and twice; who may ask; the dashboard; the end.
 
 mod backends;
 mod browsers;
 mod config;
+pub mod dashboard;
 mod endpoints;
 mod openapi;
 mod read_back;
 mod requests;
 mod shutdown;
+mod status;
 #[cfg(feature = "onnx")]
 mod verbs;
 #[cfg(feature = "onnx")]

@@ -1,6 +1,7 @@
 //! Shares of a GPU: leases, memory, jobs, loss and recovery; on a software device where there is one.
 
 mod backends;
+mod dashboard;
 // The digits are those of the ONNX tests.
 #[cfg(feature = "onnx")]
 mod examples;

@@ -22,7 +22,7 @@ static SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 
 /// Why a request is not listened to.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Stopped {
+pub(in crate::http) struct Stopped {
     status: StatusCode,
     code: &'static str,
     detail: String,
@@ -33,13 +33,13 @@ impl Stopped {
         Self { status: StatusCode::FORBIDDEN, code, detail }
     }
 
-    pub(super) fn failure(self) -> Failure {
+    pub(in crate::http) fn failure(self) -> Failure {
         Box::new(move |id| problem::plain(Reader::Any, self.status, self.code, &self.detail, id))
     }
 }
 
 /// Whether a request comes from this machine and from no page of another site.
-pub(super) fn check(method: &Method, uri: &Uri, headers: &HeaderMap) -> Result<(), Stopped> {
+pub(in crate::http) fn check(method: &Method, uri: &Uri, headers: &HeaderMap) -> Result<(), Stopped> {
     let host = host(uri, headers)?;
     let text = |value: &HeaderValue| String::from_utf8_lossy(value.as_bytes()).into_owned();
     for origin in headers.get_all(header::ORIGIN).map(text) {

@@ -5,10 +5,11 @@ mod ask;
 mod backends;
 mod config;
 mod endpoints;
-mod gate;
+pub(super) mod gate;
 mod history;
 mod openapi;
 mod query;
+mod server;
 mod shutdown;
 mod status;
 mod traffic;
@@ -73,7 +74,7 @@ struct Resource {
 }
 
 /// Every path of the admin API; `openapi.json` describes the same, which a test holds.
-static RESOURCES: [Resource; 13] = [
+static RESOURCES: [Resource; 14] = [
     Resource { path: "/api/openapi.json", methods: &[("GET", AtOnce(openapi::document))] },
     Resource { path: "/api/serve/status", methods: &[("GET", AtOnce(status::status))] },
     Resource { path: "/api/serve/progress", methods: &[("GET", AtOnce(status::progress))] },
@@ -97,6 +98,7 @@ static RESOURCES: [Resource; 13] = [
             ("DELETE", InTime(|ask| Box::pin(backends::delete(ask)))),
         ],
     },
+    Resource { path: "/api/serve/backends/{name}/replicas", methods: &[("GET", AtOnce(status::replicas))] },
     Resource { path: "/api/serve/endpoints", methods: &[("GET", AtOnce(endpoints::list))] },
     Resource {
         path: "/api/serve/endpoints/{name}",

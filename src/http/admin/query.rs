@@ -1,6 +1,6 @@
 //! `Query`: what stands behind the question mark, with every mistake told at once.
 
-use std::time::Duration;
+use std::{ops::RangeInclusive, time::Duration};
 
 use crate::{
     config::limits::TIMEOUT_MAX,
@@ -33,6 +33,17 @@ impl Query {
                 default
             }
         }
+    }
+
+    /// A whole number within bounds, or what it is when it is not there.
+    pub(super) fn number(&mut self, key: &'static str, bounds: RangeInclusive<u64>, default: u64) -> u64 {
+        let Some(given) = self.take(key) else { return default };
+        let number = given.parse().ok().filter(|number| bounds.contains(number));
+        number.unwrap_or_else(|| {
+            let (least, most) = bounds.into_inner();
+            self.wrong(key, &format!("{given:?} was given; allowed: a whole number from {least} to {most}"));
+            default
+        })
     }
 
     /// A time in seconds, more than 0.
@@ -83,6 +94,21 @@ mod tests {
         assert!(query.flag("dry_run", false) && query.flag("wait", true));
         assert_eq!(query.timeout("timeout_s"), Some(Duration::from_millis(1500)));
         query.finish().unwrap();
+    }
+
+    #[test]
+    fn a_number_is_whole_and_within_its_bounds() {
+        for (given, read) in [("", 7), ("max=1", 1), ("max=9", 9)] {
+            let mut query = Query::parse(given);
+            assert_eq!(query.number("max", 1..=9, 7), read);
+            query.finish().unwrap();
+        }
+        for given in ["0", "10", "-1", "1.5", "", "a"] {
+            let mut query = Query::parse(&format!("max={given}"));
+            query.number("max", 1..=9, 7);
+            let error = query.finish().unwrap_err().to_string();
+            assert!(error.contains("a whole number from 1 to 9"), "{given}: {error}");
+        }
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! `status` and `progress`: how everything is, and how far the deploy under way has come.
+//! `status`, `replicas` and `progress`: how everything is, and how far the deploy under way has come.
 
 use std::sync::PoisonError;
 
@@ -7,11 +7,17 @@ use serde::Serialize;
 use super::{
     answer::{Answered, Outcome, document},
     ask::Ask,
+    server::Server,
 };
-use crate::serve::{Progress, Status};
+use crate::serve::{Progress, Rows, Status};
+
+/// Most replicas told of one backend, and how many unless it is said.
+const REPLICAS_MAX: u64 = 10_000;
+const REPLICAS_DEFAULT: u64 = 100;
 
 #[derive(Serialize)]
 struct Now {
+    server: Server,
     #[serde(flatten)]
     status: Status,
     #[serde(flatten)]
@@ -27,8 +33,17 @@ struct Deploys {
 }
 
 pub(super) fn status(mut ask: Ask) -> Answered {
+    let rows = if ask.query.flag("replicas", true) { Rows::Each } else { Rows::Counted };
     ask.query.finish()?;
-    Ok(document(&Now { status: ask.serve.status(), deploys: deploys(&ask) }))
+    let server = Server::read(&ask.serve);
+    Ok(document(&Now { server, status: ask.serve.status_with(rows), deploys: deploys(&ask) }))
+}
+
+pub(super) fn replicas(mut ask: Ask) -> Answered {
+    let max = ask.query.number("max", 1..=REPLICAS_MAX, REPLICAS_DEFAULT);
+    ask.query.finish()?;
+    let max = usize::try_from(max).unwrap_or(usize::MAX);
+    Ok(document(&ask.serve.replicas(&ask.backend_name()?, max)?))
 }
 
 pub(super) fn progress(mut ask: Ask) -> Answered {
