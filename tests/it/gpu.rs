@@ -7,6 +7,7 @@ mod examples;
 mod kernels;
 mod leases;
 mod loss;
+mod matmul;
 mod on_device;
 mod placement;
 mod refusals;
