@@ -10,6 +10,7 @@ mod kernels;
 mod leases;
 mod loss;
 mod metrics;
+mod matmul;
 mod on_device;
 mod placement;
 mod refusals;
