@@ -25,7 +25,9 @@ pub use crate::resources::{Fraction, FractionError, WHOLE_DEVICES_MAX};
 pub use buffer::GpuBuffer;
 pub use capacity::{Free, place};
 pub use detect::DetectGpus;
-pub use device::{AdapterFacts, DeviceFacts, DeviceSource, MemorySource, SimulatedDevice, adapters};
+pub use device::{
+    AdapterFacts, DeviceClock, DeviceFacts, DeviceSource, MemorySource, SimulatedDevice, adapters,
+};
 pub use error::GpuError;
 pub use gpu_device::{DeviceOptions, GpuDevice};
 pub use job::{JOB_STEPS_MAX, Job, JobDone};
