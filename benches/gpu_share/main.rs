@@ -12,11 +12,13 @@ mod raw;
 
 use std::time::{Duration, Instant};
 
-use greenroom::gpu::{DeviceOptions, GpuDevice, Order, ShareOptions, SharePolicy};
+use greenroom::gpu::{DeviceClock, DeviceOptions, GpuDevice, Order, ShareOptions, SharePolicy};
 use load::{Client, Sends, Work, run};
 use measure::{Table, env, median};
 
 const BURST: Duration = Duration::from_millis(100);
+
+const SECOND: Duration = Duration::from_secs(1);
 
 /// How long things last, by the kind of device.
 #[derive(Clone, Copy)]
@@ -70,6 +72,7 @@ fn shares(scale: Scale, rounds: &mut Rounds) {
     let (mean, worst) = got.window_error(0, 0.25);
     rounds.add("second error, mean", mean);
     rounds.add("second error, worst", worst);
+    rounds.add("share error by work done", (got.work(0) - 0.25).abs() / 0.25);
     rounds.add("busy", got.busy());
     let fifo = run(scale, scale.options(Order::Arrival), &unequal(scale, Sends::Outstanding(4)));
     rounds.add("error in order of arrival", (fifo.share(0) - 0.25).abs() / 0.25);
@@ -93,21 +96,32 @@ fn cap(scale: Scale, rounds: &mut Rounds) {
     rounds.add("cap alone, under", (1.0 - got.busy() / 0.25).max(0.0));
 }
 
-/// Jobs a second of two busy leases, over those of a queue that nobody schedules.
+/// Jobs a second of two busy leases, over those of a queue that nobody schedules; and with the device's own clock,
+/// where that is not the one that is taken.
 fn throughput(scale: Scale, rounds: &mut Rounds) {
-    let lengths = [("throughput, 1 ms", 1), ("throughput, 5 ms", 5)];
-    for (name, ms) in lengths {
+    let ours = |clock, two: &[Client]| {
+        let options = DeviceOptions { clock, ..scale.options(Order::Shares) };
+        run(Scale { run: SECOND, ..scale }, options, two).jobs_per_second()
+    };
+    let lengths = [
+        ("throughput, 1 ms", "throughput, 1 ms, device's clock", 1),
+        ("throughput, 5 ms", "throughput, 5 ms, device's clock", 5),
+    ];
+    for (name, stamped, ms) in lengths {
         let job = Duration::from_millis(ms);
         let work = Work::measured(scale, job);
         let two = [Client::new(0.5, job), Client::new(0.5, job)].map(|client| client.work(work));
-        // In turn and briefly, since the machine's own load moves.
-        let second = Duration::from_secs(1);
-        let both = (0..5).map(|_| {
-            let free = raw::jobs_per_second(work, second);
-            (free, run(Scale { run: second, ..scale }, scale.options(Order::Shares), &two).jobs_per_second())
-        });
-        let (free, ours): (Vec<f64>, Vec<f64>) = both.unzip();
-        rounds.add(name, median(ours) / median(free));
+        let clocks = [(name, DeviceClock::Auto), (stamped, DeviceClock::Device)];
+        for (name, clock) in &clocks[..if scale.software { 2 } else { 1 }] {
+            // In turn and briefly, each against those before and behind it, since the machine's own load moves.
+            let mut before = raw::jobs_per_second(work, SECOND);
+            let ratios = (0..5).map(|_| {
+                let got = ours(*clock, &two);
+                let behind = raw::jobs_per_second(work, SECOND);
+                2.0 * got / (std::mem::replace(&mut before, behind) + behind)
+            });
+            rounds.add(name, median(ratios.collect::<Vec<f64>>()));
+        }
     }
 }
 
@@ -177,6 +191,7 @@ fn main() {
         serde_json::json!({"gpu_share": {
             "device": facts.name, "software": software, "slice_ms": slice.as_secs_f64() * 1e3,
             "share_error": rounds.median("share error"),
+            "share_error_by_work": rounds.median("share error by work done"),
             "window_error_mean": rounds.median("second error, mean"),
             "window_error_max": rounds.worst("second error, worst"),
             "fifo_error": rounds.median("error in order of arrival"),

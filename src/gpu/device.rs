@@ -31,6 +31,20 @@ pub enum DeviceSource {
     Simulated(SimulatedDevice),
 }
 
+/// Whose clock the time of slices is measured by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum DeviceClock {
+    /// A GPU's own; the host's for a software device, which has no other: its timestamps are the host's clock too, and
+    /// asking for them stops its threads for as long as a small dispatch takes.
+    #[default]
+    Auto,
+    /// The device's own timestamps, where it has any.
+    Device,
+    /// The host's, from the end of one slice to the end of the next. Good as long as slices follow each other: time
+    /// that the device waits for the host counts as the slice's.
+    Host,
+}
+
 /// What a device is and can do.
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]

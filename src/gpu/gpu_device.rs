@@ -14,7 +14,7 @@ use super::{
     capacity::{Capacity, Free},
     core::Core,
     counts::DeviceHealth,
-    device::{DeviceFacts, DeviceOps, DeviceSource, Simulated, WgpuDevice},
+    device::{DeviceClock, DeviceFacts, DeviceOps, DeviceSource, Simulated, WgpuDevice},
     error::GpuError,
     lease::{GpuLease, LeaseRequest},
     link::{Answer, COMMANDS_MAX, Command, Dropped, IDLE_LOOK, Link},
@@ -38,6 +38,8 @@ pub struct DeviceOptions {
     pub memory_bytes: Option<u64>,
     /// How its time is shared.
     pub sharing: ShareOptions,
+    /// Whose clock its time is measured by.
+    pub clock: DeviceClock,
     /// Requests that one lease may have waiting or running.
     pub jobs_max: usize,
     /// After this long without the end of a slice the device is suspect: the status says so.
@@ -52,6 +54,7 @@ impl Default for DeviceOptions {
             source: DeviceSource::First,
             memory_bytes: None,
             sharing: ShareOptions::default(),
+            clock: DeviceClock::default(),
             jobs_max: 64,
             suspect_after: Duration::from_secs(2),
             give_up_after: Duration::from_secs(10),
@@ -95,7 +98,10 @@ impl GpuDevice {
                     let device = Simulated::new(spec.clone(), options.memory_bytes);
                     serve(Ok(device), options, answer);
                 }
-                source => serve(WgpuDevice::new(source.clone(), options.memory_bytes), options, answer),
+                source => {
+                    let device = WgpuDevice::new(source.clone(), options.memory_bytes, options.clock);
+                    serve(device, options, answer);
+                }
             };
             let spawned = thread::Builder::new().name("greenroom-gpu".into()).spawn(run);
             spawned.map(drop).map_err(|error| GpuError::NoDevice { why: error.to_string().into() })

@@ -27,7 +27,9 @@ pub use buffer::GpuBuffer;
 pub use capacity::{Free, place};
 pub(crate) use counts::DeviceHealth;
 pub use detect::DetectGpus;
-pub use device::{AdapterFacts, DeviceFacts, DeviceSource, MemorySource, SimulatedDevice, adapters};
+pub use device::{
+    AdapterFacts, DeviceClock, DeviceFacts, DeviceSource, MemorySource, SimulatedDevice, adapters,
+};
 pub use error::GpuError;
 pub use gpu_device::{DeviceOptions, GpuDevice};
 pub use job::{JOB_STEPS_MAX, Job, JobDone};

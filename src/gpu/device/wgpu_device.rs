@@ -10,7 +10,7 @@ use std::{
 use futures_util::FutureExt;
 
 use super::{
-    DeviceFacts, DeviceOps, DeviceSource, Done, MemorySource, Piece, adapter,
+    DeviceClock, DeviceFacts, DeviceOps, DeviceSource, Done, MemorySource, Piece, adapter,
     compile::Compiler,
     encode::{Flight, Timer},
     memory_size,
@@ -45,6 +45,7 @@ pub(super) struct Open {
 pub(crate) struct WgpuDevice {
     source: DeviceSource,
     adapter: wgpu::Adapter,
+    clock: DeviceClock,
     facts: DeviceFacts,
     pub(super) open: Open,
     pub(super) tickets: u64,
@@ -60,9 +61,13 @@ pub(crate) struct Bound {
 
 impl WgpuDevice {
     /// Opens a device. Takes tens of milliseconds.
-    pub(crate) fn new(source: DeviceSource, memory_bytes: Option<u64>) -> Result<Self, GpuError> {
+    pub(crate) fn new(
+        source: DeviceSource,
+        memory_bytes: Option<u64>,
+        clock: DeviceClock,
+    ) -> Result<Self, GpuError> {
         let adapter = adapter::pick(&source)?;
-        let open = open(&adapter)?;
+        let open = open(&adapter, clock)?;
         let (info, limits) = (adapter.get_info(), open.device.limits());
         let software = adapter::is_software(&info);
         let (memory_bytes, memory_source) = match memory_bytes {
@@ -84,7 +89,7 @@ impl WgpuDevice {
             memory_bytes,
             memory_source,
         };
-        Ok(Self { source, adapter, facts, open, tickets: 0, abandoned: Arc::default() })
+        Ok(Self { source, adapter, clock, facts, open, tickets: 0, abandoned: Arc::default() })
     }
 
     /// Whether what was just called went well.
@@ -107,8 +112,14 @@ pub(super) fn typed(error: wgpu::Error) -> GpuError {
     }
 }
 
-fn open(adapter: &wgpu::Adapter) -> Result<Open, GpuError> {
-    let noop = adapter.get_info().backend == wgpu::Backend::Noop;
+fn open(adapter: &wgpu::Adapter, clock: DeviceClock) -> Result<Open, GpuError> {
+    let info = adapter.get_info();
+    let own_clock = match clock {
+        DeviceClock::Auto => !adapter::is_software(&info),
+        DeviceClock::Device => true,
+        DeviceClock::Host => false,
+    };
+    let own_clock = own_clock && info.backend != wgpu::Backend::Noop;
     let features = adapter.features() - wgpu::Features::all_experimental_mask();
     let descriptor = wgpu::DeviceDescriptor {
         // All of them: frameworks on a lease choose by what the adapter has.
@@ -135,7 +146,7 @@ fn open(adapter: &wgpu::Adapter) -> Result<Open, GpuError> {
         *told.lost.lock().unwrap_or_else(PoisonError::into_inner) = Some(text.into());
     });
     let timed = wgpu::Features::TIMESTAMP_QUERY | wgpu::Features::TIMESTAMP_QUERY_INSIDE_ENCODERS;
-    let timer = (!noop && features.contains(timed)).then(|| Timer::new(&device, &queue));
+    let timer = (own_clock && features.contains(timed)).then(|| Timer::new(&device, &queue));
     // What wgpu prepares for its first submission goes with it.
     queue.submit([]);
     let first = wgpu::PollType::Wait { submission_index: None, timeout: Some(Duration::from_secs(5)) };
@@ -233,9 +244,9 @@ impl DeviceOps for WgpuDevice {
     }
 
     fn reopen(&mut self) -> Result<(), GpuError> {
-        let open = open(&self.adapter).or_else(|_| {
+        let open = open(&self.adapter, self.clock).or_else(|_| {
             self.adapter = adapter::pick(&self.source)?;
-            open(&self.adapter)
+            open(&self.adapter, self.clock)
         })?;
         let old = std::mem::replace(&mut self.open, open);
         // A device that hangs may hang whoever drops it.
