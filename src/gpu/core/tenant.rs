@@ -156,7 +156,8 @@ impl<B> Tenant<B> {
             waiting.extend(answer);
         }
         let why = self.ticket.check().err().unwrap_or(GpuError::Released);
-        let running = self.jobs.iter().take_while(|job| job.in_flight > 0).count();
+        // Between two that run there may be one that failed before it began.
+        let running = self.jobs.iter().rposition(|job| job.in_flight > 0).map_or(0, |last| last + 1);
         for job in self.jobs.drain(running..) {
             job.fail(why.clone());
         }
