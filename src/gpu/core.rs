@@ -22,6 +22,7 @@ use super::{
     error::GpuError,
     gpu_device::{DeviceOptions, GpuDevice},
     job::Job,
+    kernel::KernelSpec,
     lease::GpuLease,
     link::{Answer, Command, Dropped, Link, Of},
     memory::{Charge, MemoryAccount, rounded},
@@ -44,6 +45,7 @@ struct Held<B> {
 /// A kernel on the device and what its work costs.
 struct Compiled<K> {
     lease: u64,
+    spec: KernelSpec,
     kernel: K,
     cost: Cost,
 }

@@ -1,6 +1,8 @@
 //! Shares of a GPU: leases, memory, jobs, loss and recovery; on a software device where there is one.
 
+mod admin;
 mod backends;
+mod bad_input;
 // The digits are those of the ONNX tests.
 #[cfg(feature = "onnx")]
 mod examples;
@@ -11,8 +13,10 @@ mod on_device;
 mod placement;
 mod refusals;
 mod replicas;
+mod shares;
 mod transformer;
 mod under_load;
+mod watchdog;
 
 use std::{
     ops::Deref,
