@@ -17,6 +17,7 @@ mod shares;
 mod transformer;
 mod under_load;
 mod watchdog;
+mod wgsl;
 
 use std::{
     ops::Deref,
