@@ -76,7 +76,7 @@ fn each_wrong_amount_is_told_with_its_place_and_what_is_allowed() {
         ("{num_gpus: 1e-5}", "num_gpus (line 4, column 27): 0.00001 is finer than 0.0001"),
         ("{num_gpus: 1e300}", "num_gpus (line 4, column 27): 1e300 devices are more than 64"),
         ("{num_gpus: '0.5'}", "num_gpus (line 4, column 27): the text \"0.5\" was given"),
-        ("{num_gpus: -0.0, gpu_memory_bytes: 1}", "gpu_memory_bytes (line 4, column 52): 1 was given and"),
+        ("{num_gpus: -0.0, gpu_memory_bytes: 1}", "gpu_memory_bytes (line 4, column 51): 1 was given and"),
         ("{num_gpus: 1, gpu_memory_bytes: -1}", "the number -1 was given; allowed: a whole number from 0"),
         ("{num_gpus: 1, gpu_memory_bytes: 0.5}", "the number 0.5 was given; allowed: a whole number from"),
         ("{num_gpus: 1, gpu_memory_bytes: 1GiB}", "the text \"1GiB\" was given; allowed: a whole number"),
