@@ -44,6 +44,19 @@ impl Handler<Solve> for Solver {
     }
 }
 
+/// Asks a solver how many threads it takes.
+#[derive(Message)]
+#[rtype(result = "Result<usize, ServeError>")]
+pub struct Threads;
+
+impl Handler<Threads> for Solver {
+    type Result = Result<usize, ServeError>;
+
+    fn handle(&mut self, _: Threads, _: &mut Self::Context) -> Self::Result {
+        Ok(self.threads)
+    }
+}
+
 /// What there is: three CPUs, whatever this machine has, and one license.
 pub fn there() -> ServeOptions {
     ServeOptions::default().capacity(Capacity::default().num_cpus(3.0).custom("license", 1.0))
@@ -60,6 +73,14 @@ pub async fn deploy(serve: &Serve) -> Result<(), ServeError> {
     serve.create_endpoint("solve", Endpoint::new("solve")).await
 }
 
+/// One that computes with twelve threads, whatever CPUs are counted for it.
+pub async fn deploy_parallel(serve: &Serve) -> Result<(), ServeError> {
+    let solver = Backend::new(|ctx| Ok(Solver { threads: ctx.num_threads() })).handles::<Solve>().compute();
+    let config = BackendConfig::default().num_threads(12).resources(Resources::none());
+    serve.create_backend("parallel_backend", solver.handles::<Threads>(), config).await?;
+    serve.create_endpoint("parallel", Endpoint::new("parallel_backend")).await
+}
+
 /// One replica more than fits; why it is refused.
 pub async fn one_more(serve: &Serve) -> Result<(), ServeError> {
     let more = Backend::from_fn(describe);
@@ -71,6 +92,8 @@ async fn main() -> Result<(), ServeError> {
     let serve = Serve::start(there()).await?;
     deploy(&serve).await?;
     println!("solved: {}", serve.handle::<Solve>("solve")?.call(Solve(1000)).await?);
+    deploy_parallel(&serve).await?;
+    println!("threads of parallel: {}", serve.handle::<Threads>("parallel")?.call(Threads).await?);
     if let Err(refused) = one_more(&serve).await {
         println!("{refused}");
     }

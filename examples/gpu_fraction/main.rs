@@ -70,7 +70,7 @@ pub async fn run(
         got.push(Got { name, asked, share: used / all, latencies });
     }
     let gpus = serve.status().gpus;
-    let software = if gpus[0].software { ", a software device: there is no GPU" } else { "" };
+    let software = if gpus[0].software { ": a software device, as there is no GPU here" } else { "" };
     let device = format!("{}{software}", gpus[0].name);
     serve.shutdown().await?;
     Ok((device, got))
@@ -111,14 +111,26 @@ fn times(serve: &Serve) -> [f64; 2] {
 #[actix_web::main]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let (warm_up, length) = (Duration::from_secs(1), Duration::from_secs(10));
+    let seconds = length.as_secs();
+    println!(
+        "two models share a GPU; {CALLERS} callers of each ask again and again, {seconds} s for each run"
+    );
+    println!("first by shares...");
     let (device, shared) = run(Order::Shares, warm_up, length).await?;
+    println!("then in order of arrival, where shares are only bookkeeping...");
     let (_, unscheduled) = run(Order::Arrival, warm_up, length).await?;
-    println!("{device}; two models, {CALLERS} callers each, {} s", length.as_secs());
-    println!("model   share   by shares:  got   p50 ms  p99 ms   in order of arrival:  got   p50 ms  p99 ms");
+    println!("\non {device}\n");
+    println!("{:15}{:^34}   {:^34}", "", "by shares", "in order of arrival");
+    let columns = "     got    p50 ms    p99 ms     /s";
+    println!("model    share {columns}   {columns}");
     for (by_share, by_arrival) in shared.iter().zip(&unscheduled) {
-        let row = |got: &Got| format!("{:.3} {:8.1}{:8.1}", got.share, got.latency(0.5), got.latency(0.99));
-        let (by_share_row, by_arrival_row) = (row(by_share), row(by_arrival));
-        println!("{:7} {:.2} {:>31} {:>42}", by_share.name, by_share.asked, by_share_row, by_arrival_row);
+        let row = |got: &Got| {
+            let a_second = got.latencies.len() as f64 / length.as_secs_f64();
+            let (p50, p99) = (got.latency(0.5), got.latency(0.99));
+            format!("{:8.3}{p50:10.1}{p99:10.1}{a_second:7.0}", got.share)
+        };
+        println!("{:9}{:5.2} {}   {}", by_share.name, by_share.asked, row(by_share), row(by_arrival));
     }
+    println!("\ngot: the part of the device's time that both had; /s: requests answered a second");
     Ok(())
 }

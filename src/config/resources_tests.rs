@@ -71,6 +71,15 @@ fn each_wrong_amount_is_told_with_its_place_and_what_is_allowed() {
         ("{num_gpus: -0.5}", "-0.5 is negative"),
         ("{num_gpus: 65}", "65 devices are more than 64"),
         ("{gpu_memory_bytes: 1}", "gpu_memory_bytes (line 4, column 35): 1 was given and num_gpus is 0"),
+        ("{num_gpus: .nan}", "num_gpus (line 4, column 27): the number .nan was given; allowed: a finite"),
+        ("{num_gpus: -.inf}", "the number -.inf was given; allowed: a finite number"),
+        ("{num_gpus: 1e-5}", "num_gpus (line 4, column 27): 0.00001 is finer than 0.0001"),
+        ("{num_gpus: 1e300}", "num_gpus (line 4, column 27): 1e300 devices are more than 64"),
+        ("{num_gpus: '0.5'}", "num_gpus (line 4, column 27): the text \"0.5\" was given"),
+        ("{num_gpus: -0.0, gpu_memory_bytes: 1}", "gpu_memory_bytes (line 4, column 51): 1 was given and"),
+        ("{num_gpus: 1, gpu_memory_bytes: -1}", "the number -1 was given; allowed: a whole number from 0"),
+        ("{num_gpus: 1, gpu_memory_bytes: 0.5}", "the number 0.5 was given; allowed: a whole number from"),
+        ("{num_gpus: 1, gpu_memory_bytes: 1GiB}", "the text \"1GiB\" was given; allowed: a whole number"),
         ("{memory_bytes: 1.5}", "the number 1.5 was given; allowed: a whole number from 0"),
         ("{memory_bytes: -1}", "the number -1 was given; allowed: a whole number from 0"),
         ("{custom: {num_cpus: 1}}", "custom.num_cpus (line 4, column 36): num_cpus has a key of its own"),
@@ -102,6 +111,33 @@ fn each_wrong_amount_is_told_with_its_place_and_what_is_allowed() {
     let many: Vec<_> = (0..33).map(|i| format!("r{i}: 1")).collect();
     let many = format!("{{custom: {{{}}}}}", many.join(", "));
     assert!(problems(yaml(&backend(&many)))[0].ends_with("33 were given; at most 32 are allowed"));
+}
+
+#[test]
+fn no_share_of_a_gpu_is_asked_for_with_0_however_it_is_written() {
+    for zero in ["0", "0.0", "-0.0", "0e5"] {
+        let config = yaml(&backend(&format!("{{num_gpus: {zero}, gpu_memory_bytes: 0}}"))).unwrap();
+        assert_eq!(config.backends[0].config.resources, Resources::default(), "{zero}");
+    }
+}
+
+#[test]
+fn a_misspelt_kind_of_share_is_told_with_what_is_allowed() {
+    let with = |line: &str| problems(yaml(&(backend("{num_gpus: 0.5}") + "    " + line + "\n")));
+    for (line, told) in [
+        (
+            "gpu_share: hardcap",
+            "gpu_share (line 5, column 16): the text \"hardcap\" was given; allowed: work_conserving or hard_cap",
+        ),
+        ("gpu_share: HARD_CAP", "allowed: work_conserving or hard_cap"),
+        ("gpu_share: 0.5", "the number 0.5 was given; allowed: work_conserving or hard_cap"),
+        ("gpu_shares: hard_cap", "unknown key; did you mean gpu_share?"),
+    ] {
+        let found = with(line);
+        assert!(found.len() == 1 && found[0].contains(told), "{line}: {found:?}");
+    }
+    let none = problems(yaml(&(backend("{num_gpus: 0}") + "    gpu_share: hard_cap\n")));
+    assert!(none.concat().contains("there is nothing to cap"), "{none:?}");
 }
 
 #[test]

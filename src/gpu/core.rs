@@ -23,6 +23,7 @@ use super::{
     error::GpuError,
     gpu_device::DeviceOptions,
     job::Job,
+    kernel::KernelSpec,
     link::{Answer, Command, Dropped, Link, Of},
     memory::{Charge, rounded},
     shares::{Next, Shares},
@@ -48,6 +49,7 @@ struct Held<B> {
 /// A kernel on the device and what its work costs.
 struct Compiled<K> {
     lease: u64,
+    spec: KernelSpec,
     kernel: K,
     cost: Cost,
 }

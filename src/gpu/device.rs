@@ -99,7 +99,7 @@ pub(crate) struct Done {
 
 /// Compiles kernels, on another thread than the device's: it takes long.
 pub(crate) trait Compile: Send + 'static {
-    type Kernel;
+    type Kernel: Clone + Send + 'static;
 
     fn compile(&self, spec: &KernelSpec) -> Result<Self::Kernel, GpuError>;
 }
@@ -107,7 +107,7 @@ pub(crate) trait Compile: Send + 'static {
 /// A device. Slices end in the order of their submission; one thread calls all of it.
 pub(crate) trait DeviceOps {
     type Buffer;
-    type Kernel: Send + 'static;
+    type Kernel: Clone + Send + 'static;
     /// What compiles kernels for it.
     type Compiler: Compile<Kernel = Self::Kernel>;
     /// A kernel with its buffers.

@@ -1,11 +1,11 @@
 //! Jobs: writes, dispatches and reads that run in order and are answered together.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use smallvec::SmallVec;
 
-use super::{buffer::GpuBuffer, device::DeviceFacts, error::GpuError, kernel::GpuKernel};
+use super::{buffer::GpuBuffer, error::GpuError, gpu_device::GpuDevice, kernel::GpuKernel, link::Link};
 
 /// Most steps of one job.
 pub const JOB_STEPS_MAX: usize = 4096;
@@ -96,12 +96,17 @@ impl Job {
     }
 
     /// Whether a lease of this device and epoch may run it.
-    pub(crate) fn check(&self, lease: u64, epoch: u64, facts: &DeviceFacts) -> Result<(), GpuError> {
+    pub(crate) fn check(&self, lease: u64, epoch: u64, device: &GpuDevice) -> Result<(), GpuError> {
+        let facts = device.facts();
         if self.steps.is_empty() || self.steps.len() > JOB_STEPS_MAX {
             let what = format!("a job has 1 to {JOB_STEPS_MAX} steps, this one {}", self.steps.len());
             return Err(GpuError::invalid(what));
         }
-        let own = |of: u64, made: u64, what: &str| {
+        let own = |of: u64, made: u64, on: &Arc<Link>, what: &str| {
+            // Numbers of leases and buffers are a device's own.
+            if !Arc::ptr_eq(on, device.link()) {
+                return Err(GpuError::invalid(format!("a {what} of another device")));
+            }
             if made != epoch {
                 return Err(GpuError::OtherEpoch { own: made, current: epoch });
             }
@@ -110,19 +115,19 @@ impl Job {
         for step in &self.steps {
             match step {
                 Step::Dispatch { kernel, buffers, grid, immediates } => {
-                    own(kernel.0.lease, kernel.0.epoch, "kernel")?;
+                    own(kernel.0.lease, kernel.0.epoch, &kernel.0.link, "kernel")?;
                     for buffer in buffers {
-                        own(buffer.0.lease, buffer.0.epoch, "buffer")?;
+                        own(buffer.0.lease, buffer.0.epoch, &buffer.0.link, "buffer")?;
                     }
                     check_grid(*grid, facts.grid_max)?;
                     check_immediates(immediates.len(), facts.immediate_bytes_max)?;
                 }
                 Step::Write { buffer, offset, bytes } => {
-                    own(buffer.0.lease, buffer.0.epoch, "buffer")?;
+                    own(buffer.0.lease, buffer.0.epoch, &buffer.0.link, "buffer")?;
                     check_range(buffer, *offset, bytes.len() as u64)?;
                 }
                 Step::Read { buffer, offset, bytes } => {
-                    own(buffer.0.lease, buffer.0.epoch, "buffer")?;
+                    own(buffer.0.lease, buffer.0.epoch, &buffer.0.link, "buffer")?;
                     check_range(buffer, *offset, *bytes)?;
                 }
             }

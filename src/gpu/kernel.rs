@@ -4,6 +4,9 @@ use std::sync::Arc;
 
 use super::link::{Dropped, Link};
 
+/// Longest text of a kernel, in bytes: how deep the compiler goes is bounded by it.
+pub const WGSL_BYTES_MAX: usize = 64 << 10;
+
 /// An axis of a dispatch's grid.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Axis {
@@ -55,7 +58,7 @@ pub struct KernelSpec {
 }
 
 impl KernelSpec {
-    /// A kernel with the entry point `main`, never cut.
+    /// A kernel with the entry point `main`, never cut. The text has [`WGSL_BYTES_MAX`] bytes at most.
     pub fn new(wgsl: impl Into<Arc<str>>) -> Self {
         Self { wgsl: wgsl.into(), entry: "main".into(), split: None }
     }
@@ -64,6 +67,11 @@ impl KernelSpec {
     #[must_use]
     pub fn entry(self, name: impl Into<Arc<str>>) -> Self {
         Self { entry: name.into(), ..self }
+    }
+
+    /// Whether it compiles to the same.
+    pub(crate) fn same_code(&self, other: &Self) -> bool {
+        self.wgsl == other.wgsl && self.entry == other.entry
     }
 
     /// The grid may be cut along `axis`. The first workgroup of a piece is written as a `u32` at

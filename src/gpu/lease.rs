@@ -223,7 +223,7 @@ impl GpuLease {
     /// staging, [`GpuError::DeviceLost`], [`GpuError::Watchdog`], and what every use of a lease may meet.
     pub fn submit(&self, job: Job) -> Pending<JobDone> {
         self.ask(|of, answer| {
-            job.check(self.0.id, self.0.epoch, self.facts())?;
+            job.check(self.0.id, self.0.epoch, &self.0.device)?;
             Ok(Command::Submit { of, job, answer })
         })
     }

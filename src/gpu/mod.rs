@@ -33,7 +33,7 @@ pub use device::{
 pub use error::GpuError;
 pub use gpu_device::{DeviceOptions, GpuDevice};
 pub use job::{JOB_STEPS_MAX, Job, JobDone};
-pub use kernel::{Axis, GpuKernel, KernelSpec};
+pub use kernel::{Axis, GpuKernel, KernelSpec, WGSL_BYTES_MAX};
 pub(crate) use lease::LeaseGauge;
 pub use lease::{GpuLease, LeaseRequest};
 pub use manager::GpuManager;

@@ -4,7 +4,7 @@ use std::fmt;
 
 use serde::{Serialize, Serializer};
 
-use super::fraction::WHOLE;
+use super::fraction::{Given, WHOLE};
 
 /// The most of one resource that can be asked for or be there.
 pub const AMOUNT_MAX: u32 = 1_000_000;
@@ -28,13 +28,13 @@ pub enum AmountError {
     #[error("{0} was given; allowed: a number from 0 to {AMOUNT_MAX}")]
     NotFinite(f64),
     /// Below 0.
-    #[error("{0} was given; nobody can ask for less than 0")]
+    #[error("{} was given; nobody can ask for less than 0", Given(*.0))]
     Negative(f64),
     /// More precise than ten-thousandths.
-    #[error("{0} was given; it has more than four decimals, 0.0001 is the smallest step")]
+    #[error("{} was given; it has more than four decimals, 0.0001 is the smallest step", Given(*.0))]
     TooFine(f64),
     /// More than [`AMOUNT_MAX`].
-    #[error("{0} was given; at most {AMOUNT_MAX} is allowed")]
+    #[error("{} was given; at most {AMOUNT_MAX} is allowed", Given(*.0))]
     TooMany(f64),
 }
 

@@ -31,17 +31,27 @@ pub enum FractionError {
     #[error("{0} is no share of a device; allowed: 0, 0.0001 to 1, or a whole number of devices")]
     NotFinite(f64),
     /// Below 0.
-    #[error("{0} is negative; a share of a device is 0 (none) or more")]
+    #[error("{} is negative; a share of a device is 0 (none) or more", Given(*.0))]
     Negative(f64),
     /// Above 1 and not whole.
-    #[error("{0} is above 1 and not whole; ask for a part of one device or for whole devices")]
+    #[error("{} is above 1 and not whole; ask for a part of one device or for whole devices", Given(*.0))]
     NotWhole(f64),
     /// More precise than ten-thousandths.
-    #[error("{0} is finer than 0.0001, the smallest share and the smallest step")]
+    #[error("{} is finer than 0.0001, the smallest share and the smallest step", Given(*.0))]
     TooFine(f64),
     /// More whole devices than [`WHOLE_DEVICES_MAX`].
-    #[error("{0} devices are more than {WHOLE_DEVICES_MAX}, the most one lease can have")]
+    #[error("{} devices are more than {WHOLE_DEVICES_MAX}, the most one lease can have", Given(*.0))]
     TooMany(f64),
+}
+
+/// A number as people write it, also one of hundreds of digits.
+pub(super) struct Given(pub(super) f64);
+
+impl fmt::Display for Given {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let short = self.0 == 0.0 || (1e-9..1e16).contains(&self.0.abs());
+        if short { fmt::Display::fmt(&self.0, f) } else { fmt::LowerExp::fmt(&self.0, f) }
+    }
 }
 
 impl Fraction {
@@ -63,15 +73,17 @@ impl Fraction {
         if value > f64::from(WHOLE_DEVICES_MAX) {
             return Err(FractionError::TooMany(value));
         }
-        if value > 1.0 && value.fract() != 0.0 {
+        let parts = value * f64::from(WHOLE);
+        let nearest = parts.round();
+        // What a decimal loses on its way through binary is far below this.
+        let exact = (parts - nearest).abs() <= 1e-6;
+        if value > 1.0 && !(exact && (nearest as u32).is_multiple_of(WHOLE)) {
             return Err(FractionError::NotWhole(value));
         }
-        let parts = value * f64::from(WHOLE);
-        // What a decimal loses on its way through binary is far below this.
-        if (parts - parts.round()).abs() > 1e-6 {
+        if !exact || (nearest == 0.0 && value > 0.0) {
             return Err(FractionError::TooFine(value));
         }
-        Ok(NonZeroU32::new(parts.round() as u32).map(Self))
+        Ok(NonZeroU32::new(nearest as u32).map(Self))
     }
 
     /// This many ten-thousandths; `None` for 0 and for what [`Fraction::parse`] refuses.
@@ -156,6 +168,20 @@ mod tests {
         assert_eq!(Fraction::parse(0.00005), Err(FractionError::TooFine(0.00005)));
         assert_eq!(Fraction::parse(1.0 / 3.0), Err(FractionError::TooFine(1.0 / 3.0)));
         assert_eq!(Fraction::parse(65.0), Err(FractionError::TooMany(65.0)));
+        assert_eq!(Fraction::parse(1e-5), Err(FractionError::TooFine(1e-5)));
+        assert_eq!(Fraction::parse(1e-300), Err(FractionError::TooFine(1e-300)), "not taken for 0");
+        assert_eq!(Fraction::parse(1.0001), Err(FractionError::NotWhole(1.0001)));
+        assert_eq!(Fraction::parse(0.1 + 0.2 + 0.7 + f64::EPSILON), Ok(Some(Fraction::ONE)));
+    }
+
+    #[test]
+    fn a_number_of_hundreds_of_digits_is_told_in_a_few() {
+        let told = |value| Fraction::parse(value).unwrap_err().to_string();
+        assert_eq!(told(1e300), "1e300 devices are more than 64, the most one lease can have");
+        assert!(told(-1e300).starts_with("-1e300 is negative"));
+        assert!(told(f64::MAX).starts_with("1.7976931348623157e308 devices"));
+        assert!(told(0.00005).starts_with("0.00005 is finer"));
+        assert!(told(f64::NEG_INFINITY).starts_with("-inf is no share"));
     }
 
     #[test]

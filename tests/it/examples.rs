@@ -142,6 +142,9 @@ async fn one_replica_more_than_fits_is_refused_with_the_cures_until_others_are_g
     let serve = Serve::start(resources::there()).await?;
     resources::deploy(&serve).await?;
     assert_eq!(serve.handle::<resources::Solve>("solve")?.call(resources::Solve(4)).await?, 14);
+    resources::deploy_parallel(&serve).await?;
+    let threads = serve.handle::<resources::Threads>("parallel")?.call(resources::Threads).await?;
+    assert_eq!(threads, 12, "whatever CPUs it asks for");
     let refused = resources::one_more(&serve).await.unwrap_err().to_string();
     let guide =
         std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/coming-from-ray-serve.md"));

@@ -1,6 +1,8 @@
 //! Shares of a GPU: leases, memory, jobs, loss and recovery; on a software device where there is one.
 
+mod admin;
 mod backends;
+mod bad_input;
 mod dashboard;
 // The digits are those of the ONNX tests.
 #[cfg(feature = "onnx")]
@@ -15,8 +17,11 @@ mod on_device;
 mod placement;
 mod refusals;
 mod replicas;
+mod shares;
 mod transformer;
 mod under_load;
+mod watchdog;
+mod wgsl;
 mod work;
 
 use std::{

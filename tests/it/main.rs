@@ -27,6 +27,8 @@ mod embedding;
 mod endings;
 mod endings_at_once;
 mod example_deploy;
+#[cfg(feature = "gpu")]
+mod example_fractional_gpus;
 mod example_health_check;
 mod example_reconfigure;
 mod examples;

@@ -1,9 +1,17 @@
 //! WGSL to kernels of wgpu, with the place of what is wrong.
 
+use std::thread;
+
 use futures_util::FutureExt;
 
 use super::{Compile, wgpu_device::typed};
 use crate::gpu::{error::GpuError, kernel::KernelSpec};
+
+/// Stack for what compiling a text takes. The compiler goes into expressions, `else if` and types by recursion, without
+/// looking at how deep it is: a sum of some hundred terms ends a thread with the usual 2 MiB, and the process with it.
+/// Each byte of text is at most one level. What is not used costs no memory.
+const STACK_BYTES: usize = 8 << 20;
+const STACK_BYTES_PER_BYTE: usize = 16 << 10;
 
 /// Compiles for one opening of a device, from a thread of its own.
 pub(crate) struct Compiler(pub(super) wgpu::Device);
@@ -12,6 +20,19 @@ impl Compile for Compiler {
     type Kernel = wgpu::ComputePipeline;
 
     fn compile(&self, spec: &KernelSpec) -> Result<wgpu::ComputePipeline, GpuError> {
+        let stack = STACK_BYTES + spec.wgsl.len() * STACK_BYTES_PER_BYTE;
+        let thread = thread::Builder::new().name("greenroom-gpu-wgsl".into()).stack_size(stack);
+        thread::scope(|scope| match thread.spawn_scoped(scope, || self.compile_here(spec)) {
+            Ok(compiling) => {
+                compiling.join().unwrap_or_else(|_| Err(GpuError::invalid("the compiler panicked")))
+            }
+            Err(error) => Err(GpuError::invalid(format!("no thread to compile on: {error}"))),
+        })
+    }
+}
+
+impl Compiler {
+    fn compile_here(&self, spec: &KernelSpec) -> Result<wgpu::ComputePipeline, GpuError> {
         let source = wgpu::ShaderSource::Wgsl(spec.wgsl.as_ref().into());
         let module = self.scoped(|device| {
             device.create_shader_module(wgpu::ShaderModuleDescriptor { label: None, source })
@@ -29,9 +50,7 @@ impl Compile for Compiler {
         });
         pipeline.map_err(|(_, error)| error)
     }
-}
 
-impl Compiler {
     /// Runs `make` with its errors told to it alone: scopes belong to the thread.
     fn scoped<T>(&self, make: impl FnOnce(&wgpu::Device) -> T) -> Result<T, (T, GpuError)> {
         let filters =

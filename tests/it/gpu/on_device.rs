@@ -1,8 +1,8 @@
-//! What a real driver does: results, errors with their place, slices, shares, counted memory.
+//! What a real driver does: results, errors with their place, slices, counted memory.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use greenroom::gpu::{DeviceOptions, GpuError, Job, KernelSpec, Order, ShareOptions, SharePolicy};
+use greenroom::gpu::{DeviceOptions, GpuError, Job, KernelSpec, ShareOptions};
 
 use super::{bytes, floats, kernels, lease, vulkan};
 
@@ -37,6 +37,38 @@ fn a_kernel_that_does_not_compile_fails_with_its_place_for_its_caller_alone() {
     let missing = bad.create_kernel(KernelSpec::new("@compute @workgroup_size(1) fn other() {}")).wait();
     assert!(matches!(missing, Err(GpuError::Invalid { .. })), "{missing:?}");
     running.wait().unwrap();
+}
+
+#[test]
+fn leases_with_the_same_text_compute_each_with_its_own_kernel_and_another_entry_point_is_another() {
+    let Some(device) = vulkan(DeviceOptions::default()) else { return };
+    let leases: Vec<_> = (0..4).map(|_| lease(&device, 0.25, 1 << 20)).collect();
+    let text = "@group(0) @binding(0) var<storage, read_write> data: array<f32>;
+        @compute @workgroup_size(64) fn main(@builtin(local_invocation_index) i: u32) { data[i] *= 2.0; }
+        @compute @workgroup_size(64) fn triple(@builtin(local_invocation_index) i: u32) { data[i] *= 3.0; }";
+    // Asked for at once, and once more when all are there.
+    let at_once: Vec<_> = leases
+        .iter()
+        .enumerate()
+        .map(|(n, lease)| {
+            let spec = KernelSpec::new(text);
+            lease.create_kernel(if n == 3 { spec.entry("triple") } else { spec })
+        })
+        .collect();
+    let mut kernels: Vec<_> = at_once.into_iter().map(|kernel| kernel.wait().unwrap()).collect();
+    kernels.extend(leases.iter().map(|lease| lease.create_kernel(KernelSpec::new(text)).wait().unwrap()));
+    let run = |n: usize| {
+        let lease = &leases[n % 4];
+        let buffer = lease.create_buffer(256).wait()?;
+        let job = Job::new().write(&buffer, 0, bytes(&[1.0; 64]));
+        let job = job.dispatch(&kernels[n], &[&buffer], [1, 1, 1]).read(&buffer, 0, 256);
+        lease.submit(job).wait().map(|done| floats(&done.reads[0])[0])
+    };
+    let got: Vec<_> = (0..8).map(|n| run(n).unwrap()).collect();
+    assert_eq!(got, [2.0, 2.0, 2.0, 3.0, 2.0, 2.0, 2.0, 2.0]);
+    leases[0].clone().release().wait().unwrap();
+    assert_eq!(run(0), Err(GpuError::Released));
+    assert_eq!((run(1), run(7)), (Ok(2.0), Ok(2.0)), "who goes takes nobody else's kernel along");
 }
 
 #[test]
@@ -96,50 +128,6 @@ fn a_dispatch_in_many_slices_has_the_same_bits_as_one_in_one() {
     assert_eq!(one, 1);
     assert!(many > 3, "{many}");
     assert!(whole == cut, "the results differ");
-}
-
-/// The part of all device time that the first of two leases gets, with jobs ten times as long as those of the other.
-fn first_s_share(order: Order, policy: SharePolicy) -> Option<f64> {
-    let sharing = ShareOptions { order, ..Default::default() };
-    let device = vulkan(DeviceOptions { sharing, ..Default::default() })?;
-    let leases = [(0.25, 80), (0.75, 8)].map(|(value, rounds)| {
-        let request = greenroom::gpu::LeaseRequest::new(super::share(value)).memory_bytes(1 << 20);
-        let lease = device.lease(request.policy(policy)).wait().unwrap();
-        let buffer = lease.create_buffer(4 * 64 * 64).wait().unwrap();
-        let spec = KernelSpec::new(kernels::SPIN);
-        let kernel = lease.create_kernel(spec).wait().unwrap();
-        let job = Job::new().dispatch_with(&kernel, &[&buffer], [64, 1, 1], &kernels::rounds(rounds));
-        (lease, job)
-    });
-    let used = |id: usize| {
-        let status = device.status().wait().unwrap();
-        status.leases[id].device_time.as_secs_f64()
-    };
-    std::thread::scope(|scope| {
-        let end = Instant::now() + Duration::from_secs(3);
-        for (lease, job) in &leases {
-            scope.spawn(move || {
-                let mut pending = std::collections::VecDeque::new();
-                while Instant::now() < end {
-                    while pending.len() < 8 {
-                        pending.push_back(lease.submit(job.clone()));
-                    }
-                    pending.pop_front().unwrap().wait().unwrap();
-                }
-            });
-        }
-    });
-    let (first, second) = (used(0), used(1));
-    println!("{order:?}, {policy:?}: {:.4}", first / (first + second));
-    Some(first / (first + second))
-}
-
-#[test]
-fn shares_are_got_and_in_order_of_arrival_they_are_not() {
-    let Some(got) = first_s_share(Order::Shares, SharePolicy::WorkConserving) else { return };
-    assert!((got - 0.25).abs() / 0.25 < 0.1, "{got}");
-    let control = first_s_share(Order::Arrival, SharePolicy::WorkConserving).unwrap();
-    assert!((control - 0.25).abs() / 0.25 > 0.5, "the control has to fail the check: {control}");
 }
 
 #[test]

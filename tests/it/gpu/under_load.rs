@@ -15,7 +15,7 @@ use greenroom::{
 
 use super::{
     backends::{Double, Spin, create, serving},
-    simulated, vulkan,
+    kernels, simulated, vulkan,
 };
 use crate::support::{metric, until};
 
@@ -77,6 +77,10 @@ async fn lost_under_load(device: &GpuDevice) -> Duration {
         }
     }
     let recovered = began.elapsed();
+    println!(
+        "recovered after {recovered:?}, of which {:?} to open it",
+        device.status().await.unwrap().recovery
+    );
     let mut failed = 0;
     for load in loads {
         for answer in load.ended().await {
@@ -112,10 +116,24 @@ async fn every_call_is_answered_when_a_device_is_lost_and_its_replicas_compute_a
 #[actix_web::test]
 async fn the_same_on_a_driver_s_device() {
     let Some(device) = vulkan(DeviceOptions::default()) else { return };
-    let recovered = lost_under_load(&device).await;
-    // Kernels are compiled again, on a processor that others use too: 250 ms are for the bench to hold.
-    println!("two replicas computed again after {recovered:?}");
-    assert!(recovered < Duration::from_secs(5), "{recovered:?}");
+    let mut quickest = lost_under_load(&device).await;
+    // Kernels are compiled again, on a processor that others use too, which only ever adds: on a busy one it may take
+    // a few times as long as the same without replicas.
+    let began = Instant::now();
+    for _ in 0..2 {
+        let Some(device) = vulkan(DeviceOptions::default()) else { return };
+        let lease = super::lease(&device, 1.0, 1 << 20);
+        for spec in [kernels::double(), kernels::spin()] {
+            lease.create_kernel(spec).await.unwrap();
+        }
+    }
+    let without = began.elapsed() / 2;
+    for _ in 0..2 {
+        let Some(device) = vulkan(DeviceOptions::default()) else { return };
+        quickest = quickest.min(lost_under_load(&device).await);
+    }
+    println!("the quickest took {quickest:?}; opening and compiling alone {without:?}");
+    assert!(quickest <= (4 * without).max(Duration::from_millis(250)), "{quickest:?}");
 }
 
 #[actix_web::test]
@@ -139,7 +157,7 @@ async fn two_backends_get_their_shares_of_a_device() {
     create(&serve, "a", 0.25).await;
     create(&serve, "b", 0.75).await;
     // Enough is outstanding that a caller which the processor keeps waiting is not missed.
-    let loads = [Load::new(&serve, "a", 4, 60), Load::new(&serve, "b", 8, 12)];
+    let loads = [Load::new(&serve, "a", 8, 150), Load::new(&serve, "b", 32, 30)];
     let used = || {
         let status = serve.status();
         [0, 1].map(|i| status.gpus[0].leases[i].device_time_s)
@@ -156,7 +174,8 @@ async fn two_backends_get_their_shares_of_a_device() {
     let (a, b) = (after[0] - before[0], after[1] - before[1]);
     let got = a / (a + b);
     println!("0.25 got {got:.4}");
-    // Within 3 % on a machine at rest, as the bench holds; in order of arrival it would be 0.6 and more.
-    assert!((got - 0.25).abs() / 0.25 <= 0.25, "{got}");
+    // In order of arrival it would be 0.5 and more. `gpu::shares` is stricter: here calls come through replicas, whose
+    // threads a busy machine keeps waiting too.
+    assert!((got - 0.25).abs() / 0.25 <= 0.1, "{got}");
     serve.shutdown().await.unwrap();
 }
