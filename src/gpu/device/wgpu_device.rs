@@ -123,7 +123,7 @@ fn open(adapter: &wgpu::Adapter, clock: DeviceClock) -> Result<Open, GpuError> {
     let features = adapter.features() - wgpu::Features::all_experimental_mask();
     // The device that does nothing would allow more of everything than wgpu has room for.
     let usual = wgpu::Limits { max_immediate_size: 128, ..wgpu::Limits::default() };
-    let limits = if noop { usual } else { adapter.limits() };
+    let limits = if info.backend == wgpu::Backend::Noop { usual } else { adapter.limits() };
     let descriptor = wgpu::DeviceDescriptor {
         // All of them: frameworks on a lease choose by what the adapter has.
         required_features: features,
