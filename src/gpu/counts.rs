@@ -1,11 +1,14 @@
 //! What leases and devices did, as their device's thread last wrote it: read by anybody, without asking that thread.
 
 use std::{
-    sync::atomic::{AtomicU64, Ordering::Relaxed},
+    sync::{
+        OnceLock,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
     time::Duration,
 };
 
-use super::{core::Used, memory::MemoryAccount, status::LeaseStatus};
+use super::{core::Used, error::GpuError, memory::MemoryAccount, status::LeaseStatus};
 use crate::resources::Fraction;
 
 /// What one lease has had. Written by its device's thread alone.
@@ -16,6 +19,7 @@ pub(crate) struct LeaseCounts {
     queue_wait_ns: AtomicU64,
     jobs: AtomicU64,
     slices: AtomicU64,
+    revoked: OnceLock<GpuError>,
 }
 
 /// What one device did. Written by its own thread alone.
@@ -36,6 +40,15 @@ impl LeaseCounts {
         self.queue_wait_ns.store(nanos(used.queue_wait), Relaxed);
         self.jobs.store(used.jobs, Relaxed);
         self.slices.store(used.slices, Relaxed);
+    }
+
+    /// The lease is ended, for this reason.
+    pub(crate) fn revoke(&self, why: GpuError) {
+        self.revoked.get_or_init(|| why);
+    }
+
+    pub(crate) fn revoked(&self) -> Option<&GpuError> {
+        self.revoked.get()
     }
 
     pub(crate) fn read(&self, id: u64, share: Fraction, account: &MemoryAccount) -> LeaseStatus {

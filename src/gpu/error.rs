@@ -102,6 +102,20 @@ pub enum GpuError {
         /// How long it ran without an end in sight.
         after: Duration,
     },
+    /// The lease was revoked: closures that had the device to themselves left more memory in use than its quota.
+    #[error("the lease was revoked: its closures left {used_bytes} bytes in use, its quota is {quota_bytes}")]
+    Revoked {
+        /// In use, buffers of the lease included.
+        used_bytes: u64,
+        /// The most it may hold.
+        quota_bytes: u64,
+    },
+    /// A closure had its turn and did not begin: its thread was busy with something else.
+    #[error("the closure did not begin within {within:?} of its turn")]
+    TurnMissed {
+        /// How long the device was held for it.
+        within: Duration,
+    },
     /// The device's thread has ended.
     #[error("the device was closed")]
     Closed,
@@ -140,6 +154,7 @@ impl GpuError {
                 | Self::DeviceLost { .. }
                 | Self::Unplaceable { .. }
                 | Self::DeviceOutOfMemory
+                | Self::TurnMissed { .. }
         )
     }
 }
@@ -151,9 +166,11 @@ impl From<GpuError> for ServeError {
                 GpuFailure::Unavailable
             }
             GpuError::DeviceLost { .. } | GpuError::OtherEpoch { .. } => GpuFailure::Lost,
-            GpuError::QuotaExceeded { .. } | GpuError::DeviceOutOfMemory => GpuFailure::OutOfMemory,
+            GpuError::QuotaExceeded { .. } | GpuError::DeviceOutOfMemory | GpuError::Revoked { .. } => {
+                GpuFailure::OutOfMemory
+            }
             GpuError::QueueFull { .. } => GpuFailure::Overloaded,
-            GpuError::Watchdog { .. } => GpuFailure::TooLong,
+            GpuError::Watchdog { .. } | GpuError::TurnMissed { .. } => GpuFailure::TooLong,
             GpuError::Fraction(_)
             | GpuError::BufferTooLarge { .. }
             | GpuError::Wgsl { .. }

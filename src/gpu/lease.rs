@@ -157,15 +157,16 @@ impl GpuLease {
         }
     }
 
-    /// Whether its device was lost since it was given: then it is of no use until it is renewed.
+    /// Whether its device was lost since it was given, or it was revoked: then it is of no use until it is renewed.
     pub fn is_lost(&self) -> bool {
-        self.0.epoch != self.0.device.epoch()
+        self.0.epoch != self.0.device.epoch() || self.0.counts.revoked().is_some()
     }
 
-    /// Ends when its device is lost. Holds neither the lease nor the device.
+    /// Ends when its device is lost or it is revoked. Holds neither the lease nor the device.
     pub fn lost(&self) -> impl Future<Output = ()> + Send + 'static + use<> {
         let (link, epoch) = (Arc::clone(self.0.device.link()), self.0.epoch);
-        async move { link.passed(epoch).await }
+        let counts = Arc::clone(&self.0.counts);
+        async move { link.until(|link| link.epoch() != epoch || counts.revoked().is_some()).await }
     }
 
     /// Makes a buffer of zeros. Its size is rounded up to a multiple of 4.
@@ -224,7 +225,7 @@ impl GpuLease {
         self.submit(Job::new().read(buffer, offset, bytes))
     }
 
-    /// The same share after the device was lost: a lease of its present epoch, in which buffers and kernels are to be
+    /// The same share after the device was lost or the lease revoked: a lease of its present epoch, in which buffers and kernels are to be
     /// made again. This lease itself when nothing was lost.
     ///
     /// # Errors
@@ -234,7 +235,7 @@ impl GpuLease {
             if self.0.released.load(Ordering::Acquire) {
                 return Err(GpuError::Released);
             }
-            if self.0.epoch == self.0.device.epoch() {
+            if !self.is_lost() {
                 // Whoever asked is still there: it holds the other end.
                 let _ = answer.send(Ok(self.clone()));
                 return Ok(());
@@ -258,7 +259,7 @@ impl GpuLease {
     }
 
     /// Takes a place among the requests of this lease and sends one, if the lease is good.
-    fn ask<T>(
+    pub(super) fn ask<T>(
         &self,
         command: impl FnOnce(Of, super::link::Answer<T>) -> Result<Command, GpuError>,
     ) -> Pending<T> {
@@ -269,6 +270,9 @@ impl GpuLease {
             }
             if own != current {
                 return Err(GpuError::OtherEpoch { own, current });
+            }
+            if let Some(why) = self.0.counts.revoked() {
+                return Err(why.clone());
             }
             let place = Place::take(&self.0.places, self.0.device.jobs_max())?;
             let of = Of { lease: self.0.id, epoch: own, place };

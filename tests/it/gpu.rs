@@ -4,6 +4,8 @@ mod backends;
 // The digits are those of the ONNX tests.
 #[cfg(feature = "onnx")]
 mod examples;
+mod exclusive;
+mod exclusive_memory;
 mod kernels;
 mod leases;
 mod loss;

@@ -3,13 +3,15 @@
 use std::{collections::VecDeque, sync::Arc, time::Duration};
 
 use smallvec::SmallVec;
+use tokio::sync::oneshot;
 
-use super::Flight;
+use super::{Flight, exclusive::Foreign};
 use crate::gpu::{
     capacity::CapacityTicket,
     counts::LeaseCounts,
     device::Done,
     error::GpuError,
+    exclusive::Turn,
     job::{Job, JobDone, Step},
     link::{Answer, Place},
     memory::MemoryAccount,
@@ -25,6 +27,7 @@ pub(super) struct Tenant<B> {
     started: usize,
     end: End,
     pub(super) used: Used,
+    pub(super) foreign: Foreign,
 }
 
 /// How a lease ends.
@@ -55,6 +58,8 @@ pub(super) struct Running<B> {
     /// The next step, and the units of it that were started.
     pub(super) step: usize,
     pub(super) units: u32,
+    /// Whom the device is lent to as a whole, until it is: then there are no steps.
+    pub(super) give: Option<oneshot::Sender<Turn>>,
     answer: Answer<JobDone>,
     place: Place,
     queued_at: Duration,
@@ -71,7 +76,8 @@ impl<B> Tenant<B> {
         ticket: Arc<CapacityTicket>,
     ) -> Self {
         let (jobs, used) = (VecDeque::new(), Used::default());
-        Self { account, counts, ticket, jobs, started: 0, end: End::Open, used }
+        let foreign = Foreign::default();
+        Self { account, counts, ticket, jobs, started: 0, end: End::Open, used, foreign }
     }
 
     pub(super) fn is_released(&self) -> bool {
@@ -102,6 +108,13 @@ impl<B> Tenant<B> {
         if let Some(job) = self.jobs.get_mut(self.started) {
             job.failed = Some(error);
             self.started += 1;
+        }
+    }
+
+    /// The job that runs ends badly.
+    pub(super) fn running_failed(&mut self, error: GpuError) {
+        if let Some(job) = self.jobs.front_mut() {
+            job.failed = Some(error);
         }
     }
 
@@ -141,12 +154,20 @@ impl<B> Tenant<B> {
         if let End::Released(waiting) = &mut self.end {
             waiting.extend(answer);
         }
+        self.end(&GpuError::Released);
+    }
+
+    /// Takes no more, and fails what waits with `why`.
+    pub(super) fn end(&mut self, why: &GpuError) {
+        if let End::Open = self.end {
+            self.end = End::Released(SmallVec::new());
+        }
         let running = self.jobs.iter().take_while(|job| job.in_flight > 0).count();
         for job in self.jobs.drain(running..) {
-            job.fail(GpuError::Released);
+            job.fail(why.clone());
         }
         for job in self.jobs.iter_mut().skip(self.started) {
-            job.failed = Some(GpuError::Released);
+            job.failed = Some(why.clone());
         }
         self.started = self.jobs.len();
     }
@@ -184,6 +205,7 @@ impl<B> Running<B> {
             steps,
             step: 0,
             units: 0,
+            give: None,
             answer,
             place,
             queued_at: now,
