@@ -71,12 +71,15 @@ fn nothing_else_runs_while_a_closure_has_the_device() {
     let [one, other] = halves(&device);
     let buffer = other.create_buffer(64).wait().unwrap();
     let (end, thread) = running(&one);
+    // Both have several outstanding: two slices at once would be fine.
+    let later = one.exclusive(|_| ());
     let mut job = other.write(&buffer, 0, vec![1; 64]);
     let mut turn = other.exclusive(|_| ());
     // Requests that need no turn are answered meanwhile.
     other.create_buffer(64).wait().unwrap();
     lasting(Duration::from_millis(50));
     assert!((&mut job).now_or_never().is_none() && (&mut turn).now_or_never().is_none());
+    drop(later);
     end.send(()).unwrap();
     thread.join().unwrap().unwrap();
     job.wait().unwrap();
