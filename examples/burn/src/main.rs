@@ -3,6 +3,7 @@
 //!
 //! `cargo run --manifest-path examples/burn/Cargo.toml`; without a GPU a software device does, and the output says so.
 
+mod lent;
 mod network;
 mod replica;
 #[path = "../../gpu_digits/weights.rs"]
@@ -166,7 +167,9 @@ async fn main() -> Result<(), BoxError> {
     println!("a Burn model in two backends, {CALLERS} callers each, {} s", LENGTH.as_secs());
     let (right, all) = (accuracy.right, accuracy.all);
     println!("digits read right: {right} of {all}, {:.1} %", 100.0 * right as f64 / all as f64);
-    println!("backend  share  turns   memory | by shares:  got  p50 ms  p99 ms | by arrival:  got  p50 ms  p99 ms");
+    println!(
+        "backend  share  turns   memory | by shares:  got  p50 ms  p99 ms | by arrival:  got  p50 ms  p99 ms"
+    );
     for ((name, share, _), (by_share, by_arrival)) in
         BACKENDS.into_iter().zip(shared.iter().zip(&unscheduled))
     {

@@ -3,14 +3,14 @@
 use burn::{
     module::{Module, Param},
     nn::Linear,
-    tensor::{
-        Device, ExecutionError, Tensor, TensorData, activation,
-        wgpu::{MemoryConfiguration, WgpuInitError, WgpuSetup},
-    },
+    tensor::{Device, ExecutionError, Int, Tensor, TensorData, activation, wgpu::WgpuInitError},
 };
-use greenroom::gpu::{ExclusiveDevice, wgpu};
+use greenroom::gpu::ExclusiveDevice;
 
-use crate::weights::{DIGITS, HIDDEN, PIXELS, Weights};
+use crate::{
+    lent,
+    weights::{DIGITS, HIDDEN, PIXELS, Weights},
+};
 
 /// Two layers, as they were trained elsewhere.
 #[derive(Module, Debug)]
@@ -32,7 +32,7 @@ impl Layers {
     }
 
     /// The most probable digit of each row.
-    fn forward(&self, pixels: Tensor<2>) -> Tensor<2, burn::tensor::Int> {
+    fn forward(&self, pixels: Tensor<2>) -> Tensor<2, Int> {
         // Pixels are 0 to 16.
         let hidden = activation::relu(self.hidden.forward(pixels / 16.0));
         self.output.forward(hidden).argmax(1)
@@ -48,15 +48,7 @@ pub struct Network {
 impl Network {
     /// To be called in a turn, as all of this.
     pub fn load(lent: &ExclusiveDevice, weights: &Weights) -> Result<Self, WgpuInitError> {
-        let setup = WgpuSetup {
-            instance: lent.instance().clone(),
-            adapter: lent.adapter().clone(),
-            device: lent.device().clone(),
-            queue: lent.queue().clone(),
-            backend: wgpu::Backend::Vulkan,
-        };
-        let options = Device::wgpu_options().memory_config(MemoryConfiguration::ExclusivePages);
-        let device = options.setup(setup).init()?;
+        let device = lent::runtime(lent)?;
         let layers = Layers::new(weights, &device);
         Ok(Self { device, layers })
     }
