@@ -1,11 +1,13 @@
 //! A transformer block on a share of a GPU: weights uploaded once, activations reused, one job for a whole batch.
 
+use std::collections::{HashMap, hash_map::Entry};
+
 use greenroom::gpu::{Axis, GpuBuffer, GpuError, GpuKernel, GpuLease, Job, JobDone, KernelSpec, Pending};
 
-use super::weights::{HEADS, INNER, TOKENS, WIDTH, Weights};
-
-/// Outputs of a workgroup of `project.wgsl`, along both axes.
-const TILE: usize = 8;
+use super::{
+    matmul::{Epilogue, Kernel, Shape, immediates},
+    weights::{HEADS, INNER, TOKENS, WIDTH, Weights},
+};
 
 /// A projection: its weights, its bias, and how many numbers go in and come out.
 struct Projection {
@@ -15,19 +17,18 @@ struct Projection {
     outputs: usize,
 }
 
-/// What a projection does with what it has computed.
-#[derive(Clone, Copy)]
-enum Then {
-    Write,
-    CutAndWrite,
-    Add,
+impl Projection {
+    fn shape(&self, rows: usize) -> Shape {
+        Shape { rows: rows as u32, inputs: self.inputs as u32, outputs: self.outputs as u32 }
+    }
 }
 
 /// The block of one replica.
 pub struct Block {
     lease: GpuLease,
     layer_norm: GpuKernel,
-    project: GpuKernel,
+    /// Those for each size of a batch.
+    products: HashMap<Kernel, GpuKernel>,
     attention: GpuKernel,
     norms: [(GpuBuffer, GpuBuffer); 2],
     qkv: Projection,
@@ -57,19 +58,32 @@ impl Block {
             let (outputs, inputs) = (bias.len(), weights.len() / bias.len());
             Ok::<_, GpuError>(Projection { weights: filled(weights)?, bias: filled(bias)?, inputs, outputs })
         };
-        let kernel = |text: &str, axis| lease.create_kernel(KernelSpec::new(text).split(axis, 0)).wait();
+        let kernel = |text: &str| lease.create_kernel(KernelSpec::new(text).split(Axis::X, 0)).wait();
+        let qkv = projection(&weights.qkv, &weights.qkv_bias)?;
+        let out = projection(&weights.out, &weights.out_bias)?;
+        let up = projection(&weights.up, &weights.up_bias)?;
+        let down = projection(&weights.down, &weights.down_bias)?;
+        let mut products = HashMap::new();
+        for by in [&qkv, &out, &up, &down] {
+            for sequences in 1..=sequences_max {
+                if let Entry::Vacant(vacant) = products.entry(Kernel::of(by.shape(sequences * TOKENS))) {
+                    let made = kernel(&vacant.key().wgsl())?;
+                    vacant.insert(made);
+                }
+            }
+        }
         Ok(Self {
-            layer_norm: kernel(include_str!("layer_norm.wgsl"), Axis::X)?,
-            project: kernel(include_str!("project.wgsl"), Axis::Y)?,
-            attention: kernel(include_str!("attention.wgsl"), Axis::X)?,
+            layer_norm: kernel(include_str!("layer_norm.wgsl"))?,
+            products,
+            attention: kernel(include_str!("attention.wgsl"))?,
             norms: [
                 (filled(&weights.gain1)?, filled(&weights.bias1)?),
                 (filled(&weights.gain2)?, filled(&weights.bias2)?),
             ],
-            qkv: projection(&weights.qkv, &weights.qkv_bias)?,
-            out: projection(&weights.out, &weights.out_bias)?,
-            up: projection(&weights.up, &weights.up_bias)?,
-            down: projection(&weights.down, &weights.down_bias)?,
+            qkv,
+            out,
+            up,
+            down,
             tokens: numbers(rows * WIDTH)?,
             normed: numbers(rows * WIDTH)?,
             heads: numbers(rows * 3 * WIDTH)?,
@@ -91,13 +105,13 @@ impl Block {
         let attend = words(&[0, TOKENS as u32, HEADS as u32, (WIDTH / HEADS) as u32]);
         let job = Job::new().write(&self.tokens, 0, bytes(tokens));
         let job = self.norm(job, 0, rows);
-        let job = self.project(job, &self.qkv, [&self.normed, &self.heads], rows, Then::Write);
+        let job = self.project(job, &self.qkv, [&self.normed, &self.heads], rows, Epilogue::Bias);
         let groups = [(rows * HEADS) as u32, 1, 1];
         let job = job.dispatch_with(&self.attention, &[&self.heads, &self.mixed], groups, &attend);
-        let job = self.project(job, &self.out, [&self.mixed, &self.tokens], rows, Then::Add);
+        let job = self.project(job, &self.out, [&self.mixed, &self.tokens], rows, Epilogue::BiasAdd);
         let job = self.norm(job, 1, rows);
-        let job = self.project(job, &self.up, [&self.normed, &self.inner], rows, Then::CutAndWrite);
-        let job = self.project(job, &self.down, [&self.inner, &self.tokens], rows, Then::Add);
+        let job = self.project(job, &self.up, [&self.normed, &self.inner], rows, Epilogue::BiasRelu);
+        let job = self.project(job, &self.down, [&self.inner, &self.tokens], rows, Epilogue::BiasAdd);
         job.read(&self.tokens, 0, 4 * tokens.len() as u64)
     }
 
@@ -107,15 +121,18 @@ impl Block {
         job.dispatch_with(&self.layer_norm, &buffers, [rows as u32, 1, 1], &words(&[0, WIDTH as u32]))
     }
 
-    fn project(&self, job: Job, by: &Projection, [x, y]: [&GpuBuffer; 2], rows: usize, then: Then) -> Job {
-        let (cut, add) = match then {
-            Then::Write => (0, 0),
-            Then::CutAndWrite => (1, 0),
-            Then::Add => (0, 1),
-        };
-        let grid = [by.outputs.div_ceil(TILE) as u32, rows.div_ceil(TILE) as u32, 1];
-        let layer = words(&[0, rows as u32, by.inputs as u32, by.outputs as u32, cut, add]);
-        job.dispatch_with(&self.project, &[x, &by.weights, &by.bias, y], grid, &layer)
+    fn project(
+        &self,
+        job: Job,
+        by: &Projection,
+        [x, y]: [&GpuBuffer; 2],
+        rows: usize,
+        epilogue: Epilogue,
+    ) -> Job {
+        let shape = by.shape(rows);
+        let kernel = Kernel::of(shape);
+        let buffers = [x, &by.weights, &by.bias, y];
+        job.dispatch_with(&self.products[&kernel], &buffers, kernel.grid(shape), &immediates(shape, epilogue))
     }
 }
 

@@ -4,6 +4,7 @@
 //! `cargo run --release --features gpu --example gpu_transformer`; without a GPU a software device does.
 
 mod block;
+pub mod matmul;
 pub mod weights;
 
 use std::{sync::Arc, time::Instant};

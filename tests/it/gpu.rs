@@ -9,6 +9,7 @@ mod exclusive_memory;
 mod kernels;
 mod leases;
 mod loss;
+mod matmul;
 mod on_device;
 mod placement;
 mod refusals;

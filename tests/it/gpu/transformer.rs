@@ -14,7 +14,7 @@ use super::vulkan;
 
 #[path = "../../../examples/gpu_transformer/main.rs"]
 #[allow(dead_code, reason = "its main is not called")]
-mod gpu_transformer;
+pub mod gpu_transformer;
 
 fn wide(values: &[f32]) -> Vec<f64> {
     values.iter().copied().map(f64::from).collect()
