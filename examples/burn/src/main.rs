@@ -31,6 +31,9 @@ const BACKENDS: [(&str, f64, usize); 2] = [("all", 0.25, 10 * ROWS), ("few", 0.7
 /// Callers of each backend, each with one request at a time.
 const CALLERS: usize = 4;
 
+/// Longest first turn: Burn tries its kernels then, which takes a software device a minute and more.
+const FIRST_MAX: Duration = Duration::from_secs(600);
+
 const WARM_UP: Duration = Duration::from_secs(2);
 const LENGTH: Duration = Duration::from_secs(10);
 
@@ -75,14 +78,14 @@ impl Got {
 async fn run(order: Order, held_out: &Arc<HeldOut>) -> Result<(String, Vec<Got>, Accuracy), BoxError> {
     // A caller that comes back does so through the replica's thread, which has just been busy.
     let sharing = ShareOptions { order, anticipation: Duration::from_millis(2), ..Default::default() };
-    // The first turn of a replica takes long: Burn tries kernels.
-    let options = DeviceOptions { sharing, give_up_after: Duration::from_secs(60), ..Default::default() };
+    let options = DeviceOptions { sharing, give_up_after: FIRST_MAX, ..Default::default() };
     let detect = DetectGpus::default().software().options(options);
     // On a software device a core is not what is shared.
     let options = ServeOptions::default().capacity(Capacity::default().num_cpus(None)).detect_gpus(detect);
     let serve = Serve::start(options).await?;
     for (name, share, _) in BACKENDS {
-        let config = BackendConfig::default().resources(Resources::none().num_gpus(share));
+        let resources = Resources::none().num_gpus(share);
+        let config = BackendConfig::default().resources(resources).startup_timeout(FIRST_MAX);
         serve.create_backend(name, digits(), config).await?;
         serve.create_endpoint(name, Endpoint::new(name)).await?;
     }
