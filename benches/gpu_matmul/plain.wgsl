@@ -22,8 +22,8 @@ var<workgroup> of_w: array<array<f32, TILE>, TILE>;
 
 @compute @workgroup_size(TILE, TILE)
 fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_id) own: vec3u) {
-    let column = group.x * TILE + own.x;
-    let row = (group.y + product.first) * TILE + own.y;
+    let column = (group.x + product.first) * TILE + own.x;
+    let row = group.y * TILE + own.y;
     var sum = 0.0;
     for (var start = 0u; start < product.inputs; start += TILE) {
         let across = start + own.x;

@@ -123,7 +123,11 @@ impl Kernel {
 impl Access {
     /// The best that a shape allows.
     pub fn of(shape: Shape) -> Self {
-        if shape.inputs % 4 == 0 && shape.outputs % 4 == 0 { Self::Quads } else { Self::Any }
+        if shape.inputs.is_multiple_of(4) && shape.outputs.is_multiple_of(4) {
+            Self::Quads
+        } else {
+            Self::Any
+        }
     }
 }
 
