@@ -11,12 +11,15 @@ mod replica;
 mod weights;
 
 use std::{
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
     time::{Duration, Instant},
 };
 
 use greenroom::{
-    BackendConfig, BoxError, Capacity, Endpoint, Resources, Serve, ServeOptions,
+    BackendConfig, BoxError, Capacity, Endpoint, ReplicaGpuStatus, Resources, Serve, ServeOptions,
     gpu::{DetectGpus, DeviceOptions, Order, ShareOptions},
 };
 
@@ -49,6 +52,13 @@ impl HeldOut {
         let (images, digits) = (read["x"].take(), read["y"].take());
         Ok(Self { images: serde_json::from_value(images)?, digits: serde_json::from_value(digits)? })
     }
+}
+
+/// How far a run is, for its callers.
+#[derive(Default)]
+struct Progress {
+    measured: AtomicBool,
+    ended: AtomicBool,
 }
 
 /// What one backend got.
@@ -89,15 +99,25 @@ async fn run(order: Order, held_out: &Arc<HeldOut>) -> Result<(String, Vec<Got>,
         serve.create_backend(name, digits(), config).await?;
         serve.create_endpoint(name, Endpoint::new(name)).await?;
     }
+    let progress = Arc::<Progress>::default();
+    let begun = turns(&serve);
     let callers: Vec<_> = BACKENDS
         .iter()
         .flat_map(|backend| [backend; CALLERS])
-        .map(|(name, _, images)| actix::spawn(call(serve.clone(), name, *images, Arc::clone(held_out))))
+        .map(|(name, _, images)| {
+            actix::spawn(call(serve.clone(), name, *images, Arc::clone(held_out), Arc::clone(&progress)))
+        })
         .collect();
+    // Whoever took longer for its first turn comes after the other until that is made up for.
+    while turns(&serve).iter().zip(&begun).any(|(now, begun)| now == begun) {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
     tokio::time::sleep(WARM_UP).await;
     let before = times(&serve);
+    progress.measured.store(true, Relaxed);
     tokio::time::sleep(LENGTH).await;
     let used: Vec<f64> = times(&serve).iter().zip(before).map(|(after, before)| after - before).collect();
+    progress.ended.store(true, Relaxed);
     let mut accuracy = Accuracy::default();
     let mut latencies = Vec::new();
     for caller in callers {
@@ -122,12 +142,13 @@ async fn run(order: Order, held_out: &Arc<HeldOut>) -> Result<(String, Vec<Got>,
     Ok((format!("{}{software}", gpu.name), got, accuracy))
 }
 
-/// A caller that asks again and again; how long each request took that began after the warm-up.
+/// A caller that asks again and again; how long each request took that began while it was measured.
 async fn call(
     serve: Serve,
     name: &str,
     count: usize,
     held_out: Arc<HeldOut>,
+    progress: Arc<Progress>,
 ) -> Result<(Vec<f64>, Accuracy), greenroom::ServeError> {
     let handle = serve.handle::<Classify>(name)?;
     let requests: Vec<(Classify, &[i64])> = held_out
@@ -136,14 +157,14 @@ async fn call(
         .zip(held_out.digits.chunks(count))
         .map(|(images, digits)| (Classify(images.into()), digits))
         .collect();
-    let (mut latencies, mut accuracy, began) = (Vec::new(), Accuracy::default(), Instant::now());
+    let (mut latencies, mut accuracy) = (Vec::new(), Accuracy::default());
     for (request, digits) in requests.iter().cycle() {
-        let sent = Instant::now();
-        if sent.duration_since(began) >= WARM_UP + LENGTH {
+        if progress.ended.load(Relaxed) {
             break;
         }
+        let (sent, measured) = (Instant::now(), progress.measured.load(Relaxed));
         let found = handle.call(request.clone()).await?;
-        if sent.duration_since(began) >= WARM_UP {
+        if measured {
             latencies.push(sent.elapsed().as_secs_f64() * 1e3);
         }
         accuracy.all += digits.len();
@@ -154,10 +175,19 @@ async fn call(
 
 /// The device time that each backend has had, in seconds.
 fn times(serve: &Serve) -> [f64; 2] {
+    of_each(serve, |lease| lease.device_time_s)
+}
+
+/// The turns that each backend has had.
+fn turns(serve: &Serve) -> [u64; 2] {
+    of_each(serve, |lease| lease.jobs)
+}
+
+fn of_each<T: std::iter::Sum>(serve: &Serve, what: impl Fn(&ReplicaGpuStatus) -> T) -> [T; 2] {
     let gpus = serve.status().gpus;
     BACKENDS.map(|(name, ..)| {
-        let of = gpus[0].leases.iter().filter(|lease| lease.backend.as_str() == name);
-        of.map(|lease| lease.device_time_s).sum()
+        let leases = gpus.iter().flat_map(|gpu| &gpu.leases);
+        leases.filter(|lease| lease.backend.as_str() == name).map(&what).sum()
     })
 }
 
