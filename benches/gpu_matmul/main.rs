@@ -110,7 +110,10 @@ fn shapes(software: bool) -> Vec<Shape> {
 fn main() {
     // Nobody shares the device, so nothing has to be cut.
     let sharing = ShareOptions { slice_max: Duration::from_secs(60), ..Default::default() };
-    let device = match GpuDevice::open(DeviceOptions { sharing, ..Default::default() }).wait() {
+    // A software device compiles a kernel while it runs it first.
+    let give_up_after = Duration::from_secs(60);
+    let device = match GpuDevice::open(DeviceOptions { sharing, give_up_after, ..Default::default() }).wait()
+    {
         Ok(device) => device,
         Err(error) => return println!("SKIPPED: {error}"),
     };
