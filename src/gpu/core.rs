@@ -1,6 +1,7 @@
 //! What the device's thread does, step by step: requests in, slices to the device, answers out.
 
 mod compiling;
+mod exclusive;
 mod leases;
 mod loss;
 mod report;
@@ -30,6 +31,7 @@ use super::{
     slices::Cost,
 };
 use compiling::Compiling;
+use exclusive::Alone;
 use loss::Losses;
 pub(crate) use tenant::Used;
 use tenant::{Running, Tenant};
@@ -101,6 +103,8 @@ pub(crate) struct Core<D: DeviceOps> {
     /// longer than starting one.
     ended: Vec<Running<D::Bound>>,
     closing: Option<Answer<()>>,
+    /// A closure that has the device, or has just had it.
+    alone: Option<Alone>,
     compiling: Compiling<D>,
 }
 
@@ -134,6 +138,7 @@ impl<D: DeviceOps> Core<D> {
             dropped: Vec::new(),
             ended: Vec::new(),
             closing: None,
+            alone: None,
             compiling,
         })
     }
@@ -147,8 +152,9 @@ impl<D: DeviceOps> Core<D> {
         self.flights.len() >= self.shares.options().depth_max
     }
 
+    /// Whether it is to end; a closure that has the device is waited for.
     pub(crate) fn is_closed(&self) -> bool {
-        self.closing.is_some() || self.link.is_closing()
+        (self.closing.is_some() || self.link.is_closing()) && self.alone.is_none()
     }
 
     /// Does what is asked.
@@ -167,6 +173,7 @@ impl<D: DeviceOps> Core<D> {
             }
             Command::CreateKernel { of, spec, answer } => self.compile(of, spec, answer),
             Command::Submit { of, job, answer } => self.queue(of, job, answer, now),
+            Command::Exclusive { of, give, answer } => self.queue_closure(of, give, answer, now),
             Command::Status { answer } => {
                 let status = self.status(now);
                 let _ = answer.send(Ok(status));
@@ -177,7 +184,9 @@ impl<D: DeviceOps> Core<D> {
                 self.notice_loss(now);
             }
             Command::Wake => {}
-            Command::Close { answer } => self.closing = Some(answer),
+            Command::Close { answer } if self.closing.is_none() => self.closing = Some(answer),
+            // Closed before, and so hears who asks again.
+            Command::Close { .. } => {}
         }
         self.notice_loss(now);
     }
@@ -187,6 +196,7 @@ impl<D: DeviceOps> Core<D> {
         self.free_dropped();
         self.take_compiled();
         self.roll(now);
+        self.look_at_turn(now);
         self.watch(now);
         let due = loop {
             match self.shares.next(now) {
@@ -221,6 +231,7 @@ impl<D: DeviceOps> Core<D> {
                 continue;
             };
             self.progress_at = now;
+            let ended = if self.alone.is_some() { self.close_turn(ended, now) } else { ended };
             self.learn(&flight, ended.device_time);
             self.busy += ended.device_time;
             self.link.seen.set_busy(self.busy);

@@ -2,13 +2,13 @@
 
 use std::{
     sync::{
-        Mutex, PoisonError,
+        Mutex, OnceLock, PoisonError,
         atomic::{AtomicU64, Ordering::Relaxed},
     },
     time::{Duration, Instant},
 };
 
-use super::{core::Used, memory::MemoryAccount, status::LeaseStatus};
+use super::{core::Used, error::GpuError, memory::MemoryAccount, status::LeaseStatus};
 use crate::resources::Fraction;
 
 /// What one lease has had. Written by its device's thread alone.
@@ -20,6 +20,7 @@ pub(crate) struct LeaseCounts {
     jobs: AtomicU64,
     failed: AtomicU64,
     slices: AtomicU64,
+    over_quota: OnceLock<GpuError>,
 }
 
 /// What one device did. Written by its own thread alone.
@@ -80,6 +81,15 @@ impl LeaseCounts {
         self.jobs.store(used.jobs, Relaxed);
         self.failed.store(used.failed, Relaxed);
         self.slices.store(used.slices, Relaxed);
+    }
+
+    /// The lease has ended for the memory that it left in use.
+    pub(crate) fn set_over_quota(&self, why: GpuError) {
+        self.over_quota.get_or_init(|| why);
+    }
+
+    pub(crate) fn over_quota(&self) -> Option<&GpuError> {
+        self.over_quota.get()
     }
 
     pub(crate) fn read(&self, id: u64, share: Fraction, account: &MemoryAccount) -> LeaseStatus {

@@ -9,7 +9,7 @@ mod wgpu_device;
 
 use std::time::Duration;
 
-use super::{error::GpuError, kernel::KernelSpec};
+use super::{error::GpuError, exclusive::ExclusiveDevice, kernel::KernelSpec};
 
 pub use adapter::{AdapterFacts, adapters};
 pub(crate) use simulated::Simulated;
@@ -131,6 +131,12 @@ pub(crate) trait DeviceOps {
 
     /// Adds the slices that have ended to `done`, waiting up to `wait` for one.
     fn collect(&mut self, wait: Duration, now: Duration, done: &mut Vec<Done>);
+
+    /// What code that brings its own calls is lent; `None` where there is nothing of the kind.
+    fn lend(&self) -> Option<ExclusiveDevice>;
+
+    /// Such code is done: listens again to what it may have had told to itself, and answers what was reported of it.
+    fn take_back(&mut self) -> Option<GpuError>;
 
     /// Why the device is gone, if it is.
     fn lost(&self) -> Option<Box<str>>;

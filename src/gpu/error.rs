@@ -105,6 +105,20 @@ pub enum GpuError {
         /// How long it ran without an end in sight.
         after: Duration,
     },
+    /// The lease has ended: closures that had the device to themselves left more memory in use than its quota.
+    #[error("the lease has ended: its closures left {used_bytes} bytes in use, its quota is {quota_bytes}")]
+    OverQuota {
+        /// In use, buffers of the lease included.
+        used_bytes: u64,
+        /// The most it may hold.
+        quota_bytes: u64,
+    },
+    /// A closure had its turn and did not begin: its thread was busy with something else.
+    #[error("the closure did not begin within {within:?} of its turn")]
+    TurnMissed {
+        /// How long the device was held for it.
+        within: Duration,
+    },
     /// The device's thread has ended.
     #[error("the device was closed")]
     Closed,
@@ -143,6 +157,7 @@ impl GpuError {
                 | Self::DeviceLost { .. }
                 | Self::Unplaceable { .. }
                 | Self::DeviceOutOfMemory
+                | Self::TurnMissed { .. }
         )
     }
 }
@@ -155,9 +170,11 @@ impl From<GpuError> for ServeError {
             | GpuError::Revoked
             | GpuError::Closed => GpuFailure::Unavailable,
             GpuError::DeviceLost { .. } | GpuError::OtherEpoch { .. } => GpuFailure::Lost,
-            GpuError::QuotaExceeded { .. } | GpuError::DeviceOutOfMemory => GpuFailure::OutOfMemory,
+            GpuError::QuotaExceeded { .. } | GpuError::DeviceOutOfMemory | GpuError::OverQuota { .. } => {
+                GpuFailure::OutOfMemory
+            }
             GpuError::QueueFull { .. } => GpuFailure::Overloaded,
-            GpuError::Watchdog { .. } => GpuFailure::TooLong,
+            GpuError::Watchdog { .. } | GpuError::TurnMissed { .. } => GpuFailure::TooLong,
             GpuError::Fraction(_)
             | GpuError::BufferTooLarge { .. }
             | GpuError::Wgsl { .. }

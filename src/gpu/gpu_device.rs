@@ -28,6 +28,8 @@ use super::{
 /// the device has all it may have.
 const LOOK: Duration = Duration::from_micros(200);
 const LOOK_FULL: Duration = Duration::from_millis(1);
+/// And how often it looks whether the device was lost while a closure has it; the closure's end wakes it.
+const LOOK_LENT: Duration = Duration::from_millis(20);
 
 /// How a device is opened and shared.
 #[derive(Clone, Debug, PartialEq)]
@@ -266,13 +268,13 @@ fn turn<D: DeviceOps>(core: &mut Core<D>, requests: &Receiver<Command>, origin: 
     let due = core.advance(origin.elapsed());
     let now = origin.elapsed();
     let wait = due.map_or(IDLE_LOOK, |due| due.saturating_sub(now).min(IDLE_LOOK));
-    if core.is_busy() {
+    if core.is_busy() && !core.is_lent() {
         let look = if core.is_full() { LOOK_FULL } else { LOOK };
         core.collect(wait.min(look), now);
         core.settle(origin.elapsed());
         return;
     }
-    match requests.recv_timeout(wait) {
+    match requests.recv_timeout(if core.is_lent() { wait.min(LOOK_LENT) } else { wait }) {
         Ok(command) => core.handle(command, origin.elapsed()),
         // The core holds a sender itself, so there is always one.
         Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => {}

@@ -177,15 +177,16 @@ impl GpuLease {
         }
     }
 
-    /// Whether its device was lost since it was given: then it is of no use until it is renewed.
+    /// Whether its device was lost since it was given, or it has ended for its memory: then it is of no use until it is renewed.
     pub fn is_lost(&self) -> bool {
-        self.0.epoch != self.0.device.epoch()
+        self.0.epoch != self.0.device.epoch() || self.0.counts.over_quota().is_some()
     }
 
-    /// Ends when its device is lost. Holds neither the lease nor the device.
+    /// Ends when its device is lost or it ends for its memory. Holds neither the lease nor the device.
     pub fn lost(&self) -> impl Future<Output = ()> + Send + 'static + use<> {
         let (link, epoch) = (Arc::clone(self.0.device.link()), self.0.epoch);
-        async move { link.passed(epoch).await }
+        let counts = Arc::clone(&self.0.counts);
+        async move { link.until(|link| link.epoch() != epoch || counts.over_quota().is_some()).await }
     }
 
     /// Makes a buffer of zeros. Its size is rounded up to a multiple of 4.
@@ -244,15 +245,16 @@ impl GpuLease {
         self.submit(Job::new().read(buffer, offset, bytes))
     }
 
-    /// The same share after the device was lost: a lease of its present epoch, in which buffers and kernels are to be
-    /// made again. This lease itself when nothing was lost, and one and the same for all that ask after a loss.
+    /// The same share after the device was lost, or the lease came to hold more than its quota: a lease of its present
+    /// epoch, in which buffers and kernels are to be made again. This lease itself when nothing was lost, and one and
+    /// the same for all that ask after a loss.
     ///
     /// # Errors
     /// [`GpuError::Released`], [`GpuError::Revoked`], [`GpuError::NoDevice`] when the device could not be opened again.
     pub fn renew(&self) -> Pending<Self> {
         Pending::ask(|answer| {
             self.0.check()?;
-            if self.0.epoch == self.0.device.epoch() {
+            if !self.is_lost() {
                 // Whoever asked is still there: it holds the other end.
                 let _ = answer.send(Ok(self.clone()));
                 return Ok(());
@@ -286,7 +288,7 @@ impl GpuLease {
     }
 
     /// Takes a place among the requests of this lease and sends one, if the lease is good.
-    fn ask<T>(
+    pub(super) fn ask<T>(
         &self,
         command: impl FnOnce(Of, super::link::Answer<T>) -> Result<Command, GpuError>,
     ) -> Pending<T> {
@@ -295,6 +297,9 @@ impl GpuLease {
             let (own, current) = (self.0.epoch, self.0.device.epoch());
             if own != current {
                 return Err(GpuError::OtherEpoch { own, current });
+            }
+            if let Some(why) = self.0.counts.over_quota() {
+                return Err(why.clone());
             }
             let place = Place::take(&self.0.places, self.0.device.jobs_max())?;
             let of = Of { lease: self.0.id, epoch: own, place };

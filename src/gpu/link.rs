@@ -15,6 +15,7 @@ use super::{
     buffer::GpuBuffer,
     counts::DeviceCounts,
     error::GpuError,
+    exclusive::Turn,
     gpu_device::GpuDevice,
     job::{Job, JobDone},
     kernel::{GpuKernel, KernelSpec},
@@ -35,6 +36,7 @@ pub(crate) enum Command {
     CreateBuffer { of: Of, bytes: u64, answer: Answer<GpuBuffer> },
     CreateKernel { of: Of, spec: KernelSpec, answer: Answer<GpuKernel> },
     Submit { of: Of, job: Job, answer: Answer<JobDone> },
+    Exclusive { of: Of, give: oneshot::Sender<Turn>, answer: Answer<JobDone> },
     Status { answer: Answer<DeviceStatus> },
     Release { lease: u64, answer: Answer<()> },
     Lose,
@@ -64,7 +66,7 @@ pub(crate) enum Dropped {
 pub(crate) struct Link {
     commands: SyncSender<Command>,
     epoch: AtomicU64,
-    /// Told when the epoch has changed.
+    /// Told when the epoch has changed, or a lease has ended for its memory.
     news: Notify,
     pub(crate) seen: DeviceCounts,
     /// As long as there are things to drop, which quotas and leases bound.
@@ -101,15 +103,20 @@ impl Link {
 
     pub(crate) fn next_epoch(&self) {
         self.epoch.fetch_add(1, Ordering::AcqRel);
+        self.tell();
+    }
+
+    /// Has those look who wait for the end of a lease.
+    pub(crate) fn tell(&self) {
         self.news.notify_waiters();
     }
 
-    /// Ends when `epoch` is not the present one any more.
-    pub(crate) async fn passed(&self, epoch: u64) {
+    /// Ends when there is news and `over` with it.
+    pub(crate) async fn until(&self, over: impl Fn(&Self) -> bool) {
         loop {
             // Made before the look, so that no news between the two is missed.
             let news = self.news.notified();
-            if self.epoch() != epoch {
+            if over(self) {
                 return;
             }
             news.await;

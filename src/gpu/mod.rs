@@ -9,6 +9,7 @@ mod counts;
 mod detect;
 mod device;
 mod error;
+mod exclusive;
 mod gpu_device;
 mod job;
 mod kernel;
@@ -31,6 +32,7 @@ pub use device::{
     AdapterFacts, DeviceClock, DeviceFacts, DeviceSource, MemorySource, SimulatedDevice, adapters,
 };
 pub use error::GpuError;
+pub use exclusive::{ExclusiveDevice, PendingTurn};
 pub use gpu_device::{DeviceOptions, GpuDevice};
 pub use job::{JOB_STEPS_MAX, Job, JobDone};
 pub use kernel::{Axis, GpuKernel, KernelSpec, WGSL_BYTES_MAX};
@@ -41,3 +43,5 @@ pub use pending::Pending;
 pub use shares::{Order, ShareOptions, SharePolicy};
 pub use status::{DeviceStatus, LeaseStatus};
 pub(crate) use ticket::CapacityTicket;
+/// What devices are driven by, for [`GpuLease::exclusive`].
+pub use wgpu;

@@ -1,7 +1,7 @@
 //! An answer of a device's thread that is on its way; a future for any executor, or waited for by a plain thread.
 
 use std::{
-    pin::Pin,
+    pin::{Pin, pin},
     sync::Arc,
     task::{Context, Poll, Wake},
     thread::{self, Thread},
@@ -44,14 +44,19 @@ impl<T> Pending<T> {
     /// # Errors
     /// As the future.
     pub fn wait(self) -> Result<T, GpuError> {
-        let mut pending = self;
-        let waker = Arc::new(Unpark(thread::current())).into();
-        let mut cx = Context::from_waker(&waker);
-        loop {
-            match Pin::new(&mut pending).poll(&mut cx) {
-                Poll::Ready(answer) => return answer,
-                Poll::Pending => thread::park(),
-            }
+        block_on(self)
+    }
+}
+
+/// Blocks this thread until the future is ready.
+pub(super) fn block_on<F: Future>(future: F) -> F::Output {
+    let mut future = pin!(future);
+    let waker = Arc::new(Unpark(thread::current())).into();
+    let mut cx = Context::from_waker(&waker);
+    loop {
+        match future.as_mut().poll(&mut cx) {
+            Poll::Ready(answer) => return answer,
+            Poll::Pending => thread::park(),
         }
     }
 }

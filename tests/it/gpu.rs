@@ -7,6 +7,8 @@ mod dashboard;
 // The digits are those of the ONNX tests.
 #[cfg(feature = "onnx")]
 mod examples;
+mod exclusive;
+mod exclusive_memory;
 mod given_up;
 mod kernels;
 mod leases;

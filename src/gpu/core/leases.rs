@@ -30,7 +30,7 @@ impl<D: DeviceOps> Core<D> {
         if let Some(id) = self.tenant_on(&ticket) {
             // Renewed before: a place has one lease, or its share and its memory would be given twice. One that nobody
             // holds is about to go.
-            let lease = ticket.lease().filter(|lease| lease.id() == id);
+            let lease = ticket.lease().filter(|lease| lease.id() == id && !lease.is_lost());
             let free = || refused(ticket.share, ticket.memory_bytes, &[self.capacity.free()]);
             return lease.ok_or_else(free);
         }
@@ -69,9 +69,7 @@ impl<D: DeviceOps> Core<D> {
             // Its clones are of no use either.
             tenant.ticket.end(Ended::Released);
         }
-        let jobs = tenant.jobs.len();
         tenant.release(answer);
-        tenant.used.fail((jobs - tenant.jobs.len()) as u64);
         self.shares.leave(lease);
         self.forget_if_ended(lease);
     }

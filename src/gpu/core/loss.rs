@@ -75,6 +75,7 @@ impl<D: DeviceOps> Core<D> {
         self.link.seen.set_lost(self.losses.count);
         self.done.clear();
         self.flights.clear();
+        self.alone = None;
         self.buffers.clear();
         self.kernels.clear();
         self.shares = Shares::new(self.shares.options());

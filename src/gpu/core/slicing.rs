@@ -43,11 +43,17 @@ fn transfer(all: u64, done: u32, cost: Cost) -> Remaining {
 impl<D: DeviceOps> Core<D> {
     /// Starts the next slice of a lease; false when the device has no room for it now.
     pub(super) fn start(&mut self, lease: u64, now: Duration) -> bool {
+        if self.is_taken() {
+            return false;
+        }
         let Some(tenant) = self.tenants.get_mut(&lease) else { return false };
         let Some(job) = tenant.next_job() else { return false };
         if job.is_abandoned() {
             self.stop_job(lease, GpuError::Released, now);
             return true;
+        }
+        if job.give.is_some() {
+            return self.give(lease, now);
         }
         let (first, done) = (job.step, job.units);
         let (kernels, writing, reading) = (&self.kernels, self.writing, self.reading);
@@ -85,7 +91,7 @@ impl<D: DeviceOps> Core<D> {
     }
 
     /// The lease's next job is not run any further.
-    fn stop_job(&mut self, lease: u64, error: GpuError, now: Duration) {
+    pub(super) fn stop_job(&mut self, lease: u64, error: GpuError, now: Duration) {
         if let Some(tenant) = self.tenants.get_mut(&lease) {
             tenant.next_job_failed(error);
             self.shares.withdrawn(lease);

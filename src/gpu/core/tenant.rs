@@ -8,12 +8,14 @@ use std::{
 };
 
 use smallvec::SmallVec;
+use tokio::sync::oneshot;
 
-use super::Flight;
+use super::{Flight, exclusive::Foreign};
 use crate::gpu::{
     counts::LeaseCounts,
     device::Done,
     error::GpuError,
+    exclusive::Turn,
     job::{Job, JobDone, Step},
     link::{Answer, Place},
     memory::MemoryAccount,
@@ -30,6 +32,7 @@ pub(super) struct Tenant<B> {
     started: usize,
     end: End,
     pub(super) used: Used,
+    pub(super) foreign: Foreign,
 }
 
 /// How a lease ends.
@@ -69,6 +72,8 @@ pub(super) struct Running<B> {
     /// The next step, and the units of it that were started.
     pub(super) step: usize,
     pub(super) units: u32,
+    /// Whom the device is lent to as a whole, until it is: then there are no steps.
+    pub(super) give: Option<oneshot::Sender<Turn>>,
     answer: Answer<JobDone>,
     place: Place,
     queued_at: Duration,
@@ -85,7 +90,8 @@ impl<B> Tenant<B> {
         ticket: Arc<CapacityTicket>,
     ) -> Self {
         let (jobs, used) = (VecDeque::new(), Used::default());
-        Self { account, counts, ticket, jobs, started: 0, end: End::Open, used }
+        let foreign = Foreign::default();
+        Self { account, counts, ticket, jobs, started: 0, end: End::Open, used, foreign }
     }
 
     pub(super) fn is_released(&self) -> bool {
@@ -116,6 +122,13 @@ impl<B> Tenant<B> {
         if let Some(job) = self.jobs.get_mut(self.started) {
             job.failed = Some(error);
             self.started += 1;
+        }
+    }
+
+    /// The job that runs ends badly.
+    pub(super) fn running_failed(&mut self, error: GpuError) {
+        if let Some(job) = self.jobs.front_mut() {
+            job.failed = Some(error);
         }
     }
 
@@ -156,8 +169,17 @@ impl<B> Tenant<B> {
             waiting.extend(answer);
         }
         let why = self.ticket.check().err().unwrap_or(GpuError::Released);
+        self.end(&why);
+    }
+
+    /// Takes no more, and fails what waits with `why`.
+    pub(super) fn end(&mut self, why: &GpuError) {
+        if let End::Open = self.end {
+            self.end = End::Released(SmallVec::new());
+        }
         // Between two that run there may be one that failed before it began.
         let running = self.jobs.iter().rposition(|job| job.in_flight > 0).map_or(0, |last| last + 1);
+        self.used.fail((self.jobs.len() - running) as u64);
         for job in self.jobs.drain(running..) {
             job.fail(why.clone());
         }
@@ -200,6 +222,7 @@ impl<B> Running<B> {
             steps,
             step: 0,
             units: 0,
+            give: None,
             answer,
             place,
             queued_at: now,

@@ -29,7 +29,7 @@ pub fn adapters() -> Vec<AdapterFacts> {
             name: info.name,
         }
     };
-    found().iter().map(describe).collect()
+    found().1.iter().map(describe).collect()
 }
 
 pub(super) fn is_software(info: &wgpu::AdapterInfo) -> bool {
@@ -37,14 +37,14 @@ pub(super) fn is_software(info: &wgpu::AdapterInfo) -> bool {
 }
 
 /// The adapter to open.
-pub(super) fn pick(source: &DeviceSource) -> Result<wgpu::Adapter, GpuError> {
+pub(super) fn pick(source: &DeviceSource) -> Result<(wgpu::Instance, wgpu::Adapter), GpuError> {
     if *source == DeviceSource::Noop {
         return noop();
     }
-    let mut all = found();
+    let (instance, mut all) = found();
     let place = if let DeviceSource::Adapter(place) = source { *place } else { 0 };
     if place < all.len() {
-        return Ok(all.swap_remove(place));
+        return Ok((instance, all.swap_remove(place)));
     }
     let why = format!("adapter {place} was asked for, {} found through Vulkan", all.len());
     Err(GpuError::NoDevice { why: why.into() })
@@ -58,10 +58,11 @@ fn instance(backends: wgpu::Backends) -> wgpu::Instance {
     wgpu::Instance::new(descriptor)
 }
 
-fn found() -> Vec<wgpu::Adapter> {
+fn found() -> (wgpu::Instance, Vec<wgpu::Adapter>) {
     let backends = wgpu::Backends::VULKAN;
     // On native platforms the future is ready at once.
-    let mut all = instance(backends).enumerate_adapters(backends).now_or_never().unwrap_or_default();
+    let instance = instance(backends);
+    let mut all = instance.enumerate_adapters(backends).now_or_never().unwrap_or_default();
     let rank = |adapter: &wgpu::Adapter| match adapter.get_info().device_type {
         wgpu::DeviceType::DiscreteGpu => 0,
         wgpu::DeviceType::IntegratedGpu | wgpu::DeviceType::VirtualGpu => 1,
@@ -69,11 +70,13 @@ fn found() -> Vec<wgpu::Adapter> {
         wgpu::DeviceType::Cpu => 3,
     };
     all.sort_by_key(rank);
-    all
+    (instance, all)
 }
 
-fn noop() -> Result<wgpu::Adapter, GpuError> {
+fn noop() -> Result<(wgpu::Instance, wgpu::Adapter), GpuError> {
     let options = wgpu::RequestAdapterOptions::default();
-    let adapter = instance(wgpu::Backends::NOOP).request_adapter(&options).now_or_never();
-    adapter.and_then(Result::ok).ok_or_else(|| GpuError::NoDevice { why: "wgpu has no noop adapter".into() })
+    let instance = instance(wgpu::Backends::NOOP);
+    let adapter = instance.request_adapter(&options).now_or_never();
+    let none = || GpuError::NoDevice { why: "wgpu has no noop adapter".into() };
+    adapter.and_then(Result::ok).map(|adapter| (instance, adapter)).ok_or_else(none)
 }

@@ -3,7 +3,7 @@
 use std::{collections::VecDeque, thread, time::Duration};
 
 use super::{Compile, DeviceFacts, DeviceOps, Done, MemorySource, Piece};
-use crate::gpu::{error::GpuError, kernel::KernelSpec};
+use crate::gpu::{error::GpuError, exclusive::ExclusiveDevice, kernel::KernelSpec};
 
 /// How a simulated device behaves. For tests of what stands on leases, without a driver.
 #[derive(Clone, Debug, PartialEq)]
@@ -179,6 +179,14 @@ impl DeviceOps for Simulated {
         while let Some(flight) = self.flights.pop_front_if(|flight| flight.ends <= now + rest) {
             done.push(Done { ticket: flight.ticket, device_time: flight.took, reads: flight.reads });
         }
+    }
+
+    fn lend(&self) -> Option<ExclusiveDevice> {
+        None
+    }
+
+    fn take_back(&mut self) -> Option<GpuError> {
+        None
     }
 
     fn lost(&self) -> Option<Box<str>> {

@@ -15,7 +15,7 @@ use super::{
     encode::{Flight, Timer},
     memory_size,
 };
-use crate::gpu::error::GpuError;
+use crate::gpu::{error::GpuError, exclusive::ExclusiveDevice};
 
 /// How long the driver's tool may take to tell the size of the memory.
 const TOOL_PATIENCE: Duration = Duration::from_secs(5);
@@ -24,6 +24,8 @@ const TOOL_PATIENCE: Duration = Duration::from_secs(5);
 #[derive(Debug, Default)]
 pub(super) struct News {
     error: Mutex<Option<wgpu::Error>>,
+    /// Of calls that others than the device's own thread made.
+    foreign: Mutex<Option<wgpu::Error>>,
     lost: Mutex<Option<Box<str>>>,
 }
 
@@ -44,6 +46,7 @@ pub(super) struct Open {
 /// A device of wgpu.
 pub(crate) struct WgpuDevice {
     source: DeviceSource,
+    instance: wgpu::Instance,
     adapter: wgpu::Adapter,
     clock: DeviceClock,
     facts: DeviceFacts,
@@ -66,7 +69,7 @@ impl WgpuDevice {
         memory_bytes: Option<u64>,
         clock: DeviceClock,
     ) -> Result<Self, GpuError> {
-        let adapter = adapter::pick(&source)?;
+        let (instance, adapter) = adapter::pick(&source)?;
         let open = open(&adapter, clock)?;
         let (info, limits) = (adapter.get_info(), open.device.limits());
         let software = adapter::is_software(&info);
@@ -89,7 +92,7 @@ impl WgpuDevice {
             memory_bytes,
             memory_source,
         };
-        Ok(Self { source, adapter, clock, facts, open, tickets: 0, abandoned: Arc::default() })
+        Ok(Self { source, instance, adapter, clock, facts, open, tickets: 0, abandoned: Arc::default() })
     }
 
     /// Whether what was just called went well.
@@ -138,16 +141,7 @@ fn open(adapter: &wgpu::Adapter, clock: DeviceClock) -> Result<Open, GpuError> {
         .and_then(|asked| asked.map_err(|_| "the driver refused to open the device"))
         .map_err(|why| GpuError::NoDevice { why: why.into() })?;
     let news = Arc::new(News::default());
-    let told = Arc::clone(&news);
-    device.on_uncaptured_error(Arc::new(move |error| {
-        // The first says what is wrong; those behind it only follow.
-        told.error.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);
-    }));
-    let told = Arc::clone(&news);
-    device.set_device_lost_callback(move |reason, text| {
-        let text = format!("{reason:?}: {text}");
-        *told.lost.lock().unwrap_or_else(PoisonError::into_inner) = Some(text.into());
-    });
+    listen(&device, &news);
     let timed = wgpu::Features::TIMESTAMP_QUERY | wgpu::Features::TIMESTAMP_QUERY_INSIDE_ENCODERS;
     let timer = (own_clock && features.contains(timed)).then(|| Timer::new(&device, &queue));
     // What wgpu prepares for its first submission goes with it.
@@ -165,6 +159,21 @@ fn open(adapter: &wgpu::Adapter, clock: DeviceClock) -> Result<Open, GpuError> {
         ended_at: Instant::now(),
         own_bytes,
     })
+}
+
+/// Has what wgpu reports put into `news`. Called by the device's own thread.
+fn listen(device: &wgpu::Device, news: &Arc<News>) {
+    let (told, own) = (Arc::clone(news), thread::current().id());
+    device.on_uncaptured_error(Arc::new(move |error| {
+        let place = if thread::current().id() == own { &told.error } else { &told.foreign };
+        // The first says what is wrong; those behind it only follow.
+        place.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);
+    }));
+    let told = Arc::clone(news);
+    device.set_device_lost_callback(move |reason, text| {
+        let text = format!("{reason:?}: {text}");
+        *told.lost.lock().unwrap_or_else(PoisonError::into_inner) = Some(text.into());
+    });
 }
 
 fn buffer_bytes(device: &wgpu::Device) -> u64 {
@@ -233,6 +242,25 @@ impl DeviceOps for WgpuDevice {
         self.collect_ended(wait, done);
     }
 
+    fn lend(&self) -> Option<ExclusiveDevice> {
+        let (instance, adapter) = (self.instance.clone(), self.adapter.clone());
+        Some(ExclusiveDevice {
+            instance,
+            adapter,
+            device: self.open.device.clone(),
+            queue: self.open.queue.clone(),
+        })
+    }
+
+    fn take_back(&mut self) -> Option<GpuError> {
+        // Frameworks have themselves told of errors and losses.
+        listen(&self.open.device, &self.open.news);
+        // A loss that nobody has told us of is told again with this.
+        let _ = self.open.device.poll(wgpu::PollType::Poll);
+        let mut foreign = self.open.news.foreign.lock().unwrap_or_else(PoisonError::into_inner);
+        foreign.take().map(typed)
+    }
+
     fn lost(&self) -> Option<Box<str>> {
         self.open.news.lost.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
@@ -248,7 +276,7 @@ impl DeviceOps for WgpuDevice {
 
     fn reopen(&mut self) -> Result<(), GpuError> {
         let open = open(&self.adapter, self.clock).or_else(|_| {
-            self.adapter = adapter::pick(&self.source)?;
+            (self.instance, self.adapter) = adapter::pick(&self.source)?;
             open(&self.adapter, self.clock)
         })?;
         let old = std::mem::replace(&mut self.open, open);
@@ -267,6 +295,7 @@ impl DeviceOps for WgpuDevice {
     }
 
     fn counted_bytes(&self) -> Option<u64> {
-        Some(buffer_bytes(&self.open.device).saturating_sub(self.open.own_bytes))
+        let counts = self.source != DeviceSource::Noop;
+        counts.then(|| buffer_bytes(&self.open.device).saturating_sub(self.open.own_bytes))
     }
 }
