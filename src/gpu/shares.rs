@@ -135,8 +135,14 @@ impl Shares {
         if self.hold.is_some_and(|hold| hold.client == id) {
             self.close_hold(now);
         }
+        let anticipation = self.options.anticipation;
+        if !self.clients.values().any(|client| client.is_active(anticipation, now)) {
+            // Nobody wanted the device any more: what was used until then was nobody's loss, and nobody's debt.
+            let used = self.clients.values().map(|client| client.virtual_ns).max();
+            self.virtual_now = self.virtual_now.max(used.unwrap_or_default());
+        }
         self.arrivals += 1;
-        let (floor, anticipation, arrival) = (self.virtual_now, self.options.anticipation, self.arrivals);
+        let (floor, arrival) = (self.virtual_now, self.arrivals);
         if let Some(client) = self.clients.get_mut(&id) {
             client.arrived(arrival, floor, anticipation, now);
         }

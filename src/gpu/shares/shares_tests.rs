@@ -198,6 +198,31 @@ fn who_was_idle_has_no_credit_and_who_was_greedy_keeps_its_debt() {
 }
 
 #[test]
+fn what_was_used_while_nobody_else_wanted_the_device_is_no_debt() {
+    let [quarter, rest] = [0.25, 0.75].map(|share| Fraction::parse(share).unwrap().unwrap());
+    let mut shares = Shares::new(options(1));
+    shares.join(1, quarter, SharePolicy::WorkConserving, Duration::ZERO);
+    shares.join(2, rest, SharePolicy::WorkConserving, Duration::ZERO);
+    // Far longer than anybody could have thought.
+    shares.arrived(1, Duration::ZERO);
+    shares.started(1, Duration::ZERO, Part::Last, Duration::ZERO);
+    let mut now = 15_000 * MS;
+    shares.settled(1, Duration::ZERO, now);
+    shares.answered(1, now);
+    now += 50 * MS;
+    (0..30).for_each(|_| shares.arrived(2, now));
+    (0..30).for_each(|_| shares.arrived(1, now));
+    let mut starts = [0; 3];
+    for _ in 0..16 {
+        let Next::Start(id) = shares.next(now) else { panic!("a slice is to start") };
+        starts[id as usize] += 1;
+        shares.started(id, MS, Part::Last, now);
+        shares.settled(id, MS, MS);
+    }
+    assert_eq!(starts, [0, 4, 12]);
+}
+
+#[test]
 fn slices_too_short_to_measure_take_turns() {
     let half = Fraction::parse(0.5).unwrap().unwrap();
     let mut shares = Shares::new(options(1));
