@@ -10,6 +10,9 @@ use client::Client;
 /// Least that a slice is charged, so that one whose time is too short to be measured still costs a turn.
 const CHARGE_MIN: Duration = Duration::from_micros(1);
 
+/// How long nobody may want the device until debts are forgiven. Callers that are merely late keep theirs.
+const FORGIVEN_AFTER: Duration = Duration::from_millis(100);
+
 /// What a lease gets when nobody else wants the device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub enum SharePolicy {
@@ -136,8 +139,8 @@ impl Shares {
             self.close_hold(now);
         }
         let anticipation = self.options.anticipation;
-        if !self.clients.values().any(|client| client.is_active(anticipation, now)) {
-            // Nobody wanted the device any more: what was used until then was nobody's loss, and nobody's debt.
+        if self.clients.values().all(|client| client.is_gone(FORGIVEN_AFTER, now)) {
+            // Nobody wants the device any more: what was used until then is nobody's debt.
             let used = self.clients.values().map(|client| client.virtual_ns).max();
             self.virtual_now = self.virtual_now.max(used.unwrap_or_default());
         }

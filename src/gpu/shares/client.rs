@@ -102,6 +102,11 @@ impl Client {
         self.outstanding > 0 || self.expected_until(anticipation).is_some_and(|until| now < until)
     }
 
+    /// Whether it has had nothing to do for so long.
+    pub(super) fn is_gone(&self, after: Duration, now: Duration) -> bool {
+        self.outstanding == 0 && self.answered.is_none_or(|answered| now >= answered + after)
+    }
+
     /// When a cap lets its next slice start; `None` for now.
     pub(super) fn tokens_at(&mut self, now: Duration) -> Option<Duration> {
         let bucket = self.bucket.as_mut()?;

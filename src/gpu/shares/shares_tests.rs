@@ -198,28 +198,31 @@ fn who_was_idle_has_no_credit_and_who_was_greedy_keeps_its_debt() {
 }
 
 #[test]
-fn what_was_used_while_nobody_else_wanted_the_device_is_no_debt() {
+fn what_was_used_is_no_debt_when_nobody_has_wanted_the_device_for_a_while() {
     let [quarter, rest] = [0.25, 0.75].map(|share| Fraction::parse(share).unwrap().unwrap());
-    let mut shares = Shares::new(options(1));
-    shares.join(1, quarter, SharePolicy::WorkConserving, Duration::ZERO);
-    shares.join(2, rest, SharePolicy::WorkConserving, Duration::ZERO);
-    // Far longer than anybody could have thought.
-    shares.arrived(1, Duration::ZERO);
-    shares.started(1, Duration::ZERO, Part::Last, Duration::ZERO);
-    let mut now = 15_000 * MS;
-    shares.settled(1, Duration::ZERO, now);
-    shares.answered(1, now);
-    now += 50 * MS;
-    (0..30).for_each(|_| shares.arrived(2, now));
-    (0..30).for_each(|_| shares.arrived(1, now));
-    let mut starts = [0; 3];
-    for _ in 0..16 {
-        let Next::Start(id) = shares.next(now) else { panic!("a slice is to start") };
-        starts[id as usize] += 1;
-        shares.started(id, MS, Part::Last, now);
-        shares.settled(id, MS, MS);
-    }
-    assert_eq!(starts, [0, 4, 12]);
+    let starts = |away: Duration| {
+        let mut shares = Shares::new(options(1));
+        shares.join(1, quarter, SharePolicy::WorkConserving, Duration::ZERO);
+        shares.join(2, rest, SharePolicy::WorkConserving, Duration::ZERO);
+        // Far longer than anybody could have thought.
+        let took = 15_000 * MS;
+        shares.arrived(1, Duration::ZERO);
+        shares.started(1, Duration::ZERO, Part::Last, Duration::ZERO);
+        shares.settled(1, Duration::ZERO, took);
+        shares.answered(1, took);
+        let now = took + away;
+        (0..60).for_each(|n| shares.arrived(1 + n % 2, now));
+        let mut starts = [0; 3];
+        for _ in 0..16 {
+            let Next::Start(id) = shares.next(now) else { panic!("a slice is to start") };
+            starts[id as usize] += 1;
+            shares.started(id, MS, Part::Last, now);
+            shares.settled(id, MS, MS);
+        }
+        starts
+    };
+    assert_eq!(starts(150 * MS), [0, 4, 12]);
+    assert_eq!(starts(50 * MS), [0, 0, 16], "callers that are merely late say nothing");
 }
 
 #[test]

@@ -123,12 +123,21 @@ fn shares_of_callers_that_wait_for_each_answer_are_got_by_anticipation_and_misse
         slice_max: Duration::from_millis(24),
         ..Default::default()
     };
-    let Some(got) = error(with(Duration::from_millis(20)), asks) else { return };
-    // Within 5 % on a machine with a core to spare; with seven busy programs on two it was 0.3 to 8 %, as a caller that
-    // comes late has used its turn. The simulator's tests hold it to 3 %.
-    assert!(got <= 0.15, "{got}");
-    let control = error(with(Duration::ZERO), asks).unwrap();
-    // Above 1 on a machine at rest; late callers make it less.
+    // Who comes late has used its turn, and a busy processor makes callers late: with five busy programs on two cores one
+    // run in eight missed by half. So the least of three counts, and of the control, which then has to fail too.
+    let least = |anticipation| {
+        let mut least = f64::INFINITY;
+        for _ in 0..3 {
+            least = least.min(error(with(anticipation), asks)?);
+            if least <= 0.05 {
+                break;
+            }
+        }
+        Some(least)
+    };
+    let Some(got) = least(Duration::from_millis(20)) else { return };
+    assert!(got <= 0.05, "{got}");
+    let control = least(Duration::ZERO).unwrap();
     assert!(control > 0.25, "the control has to fail the check: {control}");
 }
 
