@@ -120,8 +120,6 @@ impl Client {
 
 /// What a run saw after its warm-up.
 pub struct Run {
-    /// What a job of each client is.
-    works: Vec<Work>,
     /// The device at the start and after each second.
     seconds: Vec<DeviceStatus>,
     latencies: Vec<Vec<f64>>,
@@ -149,16 +147,6 @@ impl Run {
     /// Part of all device time.
     pub fn share(&self, client: usize) -> f64 {
         self.shares(0, self.last(), client)
-    }
-
-    /// Part of all work that was done, by the jobs that ended: a check that no clock decides.
-    pub fn work(&self, client: usize) -> f64 {
-        let done = |client: usize| {
-            let jobs = |at: usize| self.seconds[at].leases[client].jobs;
-            let work = self.works[client];
-            (jobs(self.last()) - jobs(0)) as f64 * f64::from(work.groups) * f64::from(work.rounds)
-        };
-        done(client) / (0..self.works.len()).map(done).sum::<f64>()
     }
 
     /// Mean and worst relative error of a share over the seconds.
@@ -233,7 +221,7 @@ pub fn run(scale: Scale, options: DeviceOptions, clients: &[Client]) -> Run {
             at += Duration::from_secs(1);
         }
         let latencies = threads.into_iter().map(|thread| thread.join().expect("a client")).collect();
-        Run { works: works.clone(), seconds, latencies }
+        Run { seconds, latencies }
     });
     device.close().wait().expect("it is open");
     seen

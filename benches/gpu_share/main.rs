@@ -72,7 +72,6 @@ fn shares(scale: Scale, rounds: &mut Rounds) {
     let (mean, worst) = got.window_error(0, 0.25);
     rounds.add("second error, mean", mean);
     rounds.add("second error, worst", worst);
-    rounds.add("share error by work done", (got.work(0) - 0.25).abs() / 0.25);
     rounds.add("busy", got.busy());
     let fifo = run(scale, scale.options(Order::Arrival), &unequal(scale, Sends::Outstanding(4)));
     rounds.add("error in order of arrival", (fifo.share(0) - 0.25).abs() / 0.25);
@@ -191,7 +190,6 @@ fn main() {
         serde_json::json!({"gpu_share": {
             "device": facts.name, "software": software, "slice_ms": slice.as_secs_f64() * 1e3,
             "share_error": rounds.median("share error"),
-            "share_error_by_work": rounds.median("share error by work done"),
             "window_error_mean": rounds.median("second error, mean"),
             "window_error_max": rounds.worst("second error, worst"),
             "fifo_error": rounds.median("error in order of arrival"),
