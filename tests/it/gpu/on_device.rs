@@ -1,8 +1,8 @@
 //! What a real driver does: results, errors with their place, slices, counted memory.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use greenroom::gpu::{DeviceOptions, GpuError, Job, KernelSpec, ShareOptions};
+use greenroom::gpu::{DeviceClock, DeviceOptions, GpuError, Job, KernelSpec, ShareOptions};
 
 use super::{bytes, floats, kernels, lease, vulkan};
 
@@ -150,4 +150,27 @@ fn what_the_device_counts_in_buffers_is_what_leases_are_charged() {
     assert_eq!(audit("after staging"), full);
     drop(buffers);
     assert_eq!(audit("all dropped"), 0);
+}
+
+#[test]
+fn the_device_s_own_clock_and_the_host_s_measure_jobs_that_follow_each_other_as_what_passed() {
+    for clock in [DeviceClock::Host, DeviceClock::Device] {
+        let Some(device) = vulkan(DeviceOptions { clock, ..Default::default() }) else { return };
+        assert_eq!(device.facts().timestamps, clock == DeviceClock::Device);
+        let lease = lease(&device, 1.0, 1 << 20);
+        let buffer = lease.create_buffer(4 * 64 * 64).wait().unwrap();
+        let kernel = lease.create_kernel(kernels::spin()).wait().unwrap();
+        let job = Job::new().dispatch_with(&kernel, &[&buffer], [64, 1, 1], &kernels::rounds(40));
+        lease.submit(job.clone()).wait().unwrap();
+        let began = Instant::now();
+        let pending: Vec<_> = (0..20).map(|_| lease.submit(job.clone())).collect();
+        let taken: Duration = pending.into_iter().map(|job| job.wait().unwrap().device_time).sum();
+        let passed = began.elapsed();
+        println!("{clock:?}: {taken:?} of {passed:?}");
+        assert!(taken <= passed && taken > passed / 2, "{clock:?}: {taken:?} of {passed:?}");
+        // What goes by without a job is nobody's.
+        std::thread::park_timeout(Duration::from_millis(100));
+        let late = lease.submit(job.clone()).wait().unwrap().device_time;
+        assert!(late < taken / 20 + Duration::from_millis(90), "{clock:?}: {late:?}");
+    }
 }
