@@ -20,7 +20,7 @@ use smallvec::SmallVec;
 use super::{
     buffer::{BufferHandle, GpuBuffer},
     capacity::Capacity,
-    device::{DeviceOps, Done},
+    device::{DeviceOps, Done, FLIGHTS_MAX},
     error::GpuError,
     gpu_device::DeviceOptions,
     job::Job,
@@ -39,6 +39,9 @@ use tenant::{Running, Tenant};
 /// How long a device that is closed waits for those that were lost before and are not gone yet.
 const ABANDONED_MAX: Duration = Duration::from_secs(2);
 const ABANDONED_LOOK: Duration = Duration::from_millis(2);
+
+/// The longest slice that may be asked for: as good as never cutting, and no sum of such overflows.
+const SLICE_MAX: Duration = Duration::from_secs(3600);
 
 /// A buffer on the device with the memory it is charged.
 struct Held<B> {
@@ -113,8 +116,11 @@ impl<D: DeviceOps> Core<D> {
         device: D,
         link: Arc<Link>,
         capacity: Arc<Capacity>,
-        options: DeviceOptions,
+        mut options: DeviceOptions,
     ) -> Result<Self, GpuError> {
+        // Whoever asks for more asks for as much as there can be.
+        options.sharing.depth_max = options.sharing.depth_max.min(FLIGHTS_MAX);
+        options.sharing.slice_max = options.sharing.slice_max.min(SLICE_MAX);
         let compiling = Compiling::start(&link)?;
         Ok(Self {
             device,
@@ -210,7 +216,8 @@ impl<D: DeviceOps> Core<D> {
             }
         };
         self.answer();
-        let watch = (!self.flights.is_empty()).then(|| self.progress_at + self.options.give_up_after);
+        let watch =
+            (!self.flights.is_empty()).then(|| self.progress_at.saturating_add(self.options.give_up_after));
         due.into_iter().chain(watch).min()
     }
 

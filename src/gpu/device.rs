@@ -16,6 +16,9 @@ pub(crate) use simulated::Simulated;
 pub use simulated::SimulatedDevice;
 pub(crate) use wgpu_device::WgpuDevice;
 
+/// Most slices that a device has at once.
+pub(crate) const FLIGHTS_MAX: usize = 16;
+
 /// Which device to open.
 #[derive(Clone, Debug, Default, PartialEq)]
 #[non_exhaustive]

@@ -9,6 +9,7 @@ use std::{
         atomic::{AtomicU8, Ordering},
     },
     task::{Context, Poll},
+    time::Duration,
 };
 
 use tokio::sync::oneshot;
@@ -69,6 +70,9 @@ pub(crate) enum Stage {
     TakenBack,
 }
 
+/// How long what a closure left running is waited for on its own thread.
+const SETTLE_WITHIN: Duration = Duration::from_secs(10);
+
 /// How far a turn is, for both sides.
 #[derive(Debug, Default)]
 pub(crate) struct TurnStage(AtomicU8);
@@ -115,7 +119,12 @@ impl Turn {
         let _inside = Inside::enter();
         // Gone before the turn is: the device's thread may be about to close it.
         let device = self.device.take()?();
-        Some(run(&device))
+        let result = run(&device);
+        // Callbacks that it left are run here, and not by the device's thread, which everybody needs.
+        let settled = wgpu::PollType::Wait { submission_index: None, timeout: Some(SETTLE_WITHIN) };
+        // A time-out is for the watchdog; a loss comes by the callback.
+        let _ = device.device.poll(settled);
+        Some(result)
     }
 }
 

@@ -92,6 +92,13 @@ impl Drop for Reservation {
 #[derive(Debug)]
 pub(crate) struct Charge(Reservation);
 
+impl Charge {
+    /// What it is charged.
+    pub(crate) fn bytes(&self) -> u64 {
+        self.0.bytes
+    }
+}
+
 impl Drop for Charge {
     fn drop(&mut self) {
         self.0.account.made.fetch_sub(self.0.bytes, Relaxed);

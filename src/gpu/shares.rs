@@ -42,7 +42,7 @@ pub struct ShareOptions {
     /// In which order slices start.
     pub order: Order,
     /// Most slices given to the device at once. Fewer while a lease has fewer jobs outstanding, so that its next job
-    /// can still be chosen first. 2 hides the host's time between slices; more adds latency only.
+    /// can still be chosen first. 2 hides the host's time between slices; more adds latency only. At most 16.
     pub depth_max: usize,
     /// How long the device may be held idle for a lease that is behind its share and has just got an answer:
     /// without it, callers that wait for each answer share as if nobody scheduled. 0 never holds.
@@ -169,7 +169,7 @@ impl Shares {
     pub(crate) fn has_room(&self, estimate: Duration) -> bool {
         self.in_flight == 0
             || self.options.order == Order::Arrival
-            || self.in_flight_estimate + estimate <= 2 * self.options.slice_max
+            || self.in_flight_estimate.saturating_add(estimate) <= self.options.slice_max.saturating_mul(2)
     }
 
     /// Whose turn it is.

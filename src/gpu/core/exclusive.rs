@@ -33,7 +33,7 @@ pub(super) struct Alone {
     stage: Arc<TurnStage>,
     /// Whether its closure has ended: then the device is waited for.
     ended: bool,
-    /// Bytes that the device counts and no lease is charged for, when the turn began.
+    /// Bytes that the device counts and no lease made through us, when the turn began.
     unaccounted: i64,
     /// What wgpu reported of it.
     error: Option<GpuError>,
@@ -44,6 +44,12 @@ pub(super) struct Alone {
 pub(super) struct Foreign {
     bytes: u64,
     charge: Option<Charge>,
+}
+
+impl Foreign {
+    fn charged(&self) -> u64 {
+        self.charge.as_ref().map_or(0, Charge::bytes)
+    }
 }
 
 impl<B> Tenant<B> {
@@ -106,6 +112,8 @@ impl<D: DeviceOps> Core<D> {
         // Nothing of those who have ended is to be counted as the closure's.
         self.answer();
         self.free_dropped();
+        // What was reported since the last turn is nobody's of this one.
+        drop(self.device.take_back());
         let unaccounted = self.unaccounted();
         let Some(tenant) = self.tenants.get_mut(&lease) else { return true };
         let Some(give) = tenant.next_job().and_then(|job| job.give.take()) else { return false };
@@ -135,10 +143,15 @@ impl<D: DeviceOps> Core<D> {
 
     /// Looks whether the closure that has the device has ended, or never began.
     pub(super) fn look_at_turn(&mut self, now: Duration) {
+        if self.is_lent() {
+            self.notice_loss(now);
+        }
+        // Before the watchdog would take it for a job that does not end.
+        let begin_within = BEGIN_WITHIN.min(self.options.give_up_after / 2);
         let Some(alone) = self.alone.as_mut().filter(|alone| !alone.ended) else { return };
-        let late = now.saturating_sub(alone.given_at) >= BEGIN_WITHIN;
+        let late = now.saturating_sub(alone.given_at) >= begin_within;
         if late && alone.stage.take_back() {
-            alone.error = Some(GpuError::TurnMissed { within: BEGIN_WITHIN });
+            alone.error = Some(GpuError::TurnMissed { within: begin_within });
         }
         if matches!(alone.stage.get(), Stage::Given | Stage::Begun) {
             return;
@@ -185,10 +198,12 @@ impl<D: DeviceOps> Core<D> {
         }
     }
 
-    /// Bytes that the device counts and no lease is charged for.
+    /// Bytes that the device counts and no lease made through us: what closures left in use, whoever is charged for it
+    /// now. A lease that goes leaves that behind.
     fn unaccounted(&self) -> i64 {
         let Some(counted) = self.device.counted_bytes() else { return 0 };
-        let charged: u64 = self.tenants.values().map(|tenant| tenant.account.made()).sum();
+        let own = |tenant: &Tenant<D::Bound>| tenant.account.made().saturating_sub(tenant.foreign.charged());
+        let charged: u64 = self.tenants.values().map(own).sum();
         counted.cast_signed().wrapping_sub(charged.cast_signed())
     }
 }

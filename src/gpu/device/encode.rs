@@ -1,23 +1,20 @@
 //! One slice as one submission of wgpu: copies, passes, timestamps around them, and its end.
 
 use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::{Arc, OnceLock},
     time::{Duration, Instant},
 };
 
 use smallvec::SmallVec;
 
 use super::{
-    Done, Piece,
+    Done, FLIGHTS_MAX, Piece,
     wgpu_device::{Bound, WgpuDevice},
 };
 use crate::gpu::{error::GpuError, memory::rounded};
 
 /// Submissions whose timestamps are on their way at once; more are not in flight.
-pub(super) const TIMED_MAX: usize = 16;
+const TIMED_MAX: usize = FLIGHTS_MAX;
 
 /// Bytes between the results of two submissions, as the copy asks for.
 const RESOLVE_STEP: u64 = 256;
@@ -38,7 +35,8 @@ pub(super) struct Flight {
     ticket: u64,
     index: wgpu::SubmissionIndex,
     submitted: Instant,
-    ended: Arc<AtomicBool>,
+    /// When that was seen, set by wgpu's own news of it.
+    ended: Arc<OnceLock<Instant>>,
     /// With each the bytes that were read.
     reads: SmallVec<[(wgpu::Buffer, u64); 2]>,
 }
@@ -85,7 +83,7 @@ impl WgpuDevice {
         if let Some(timer) = &self.open.timer {
             encoder.write_timestamp(&timer.queries, first);
         }
-        let ended = Arc::new(AtomicBool::new(false));
+        let ended = Arc::new(OnceLock::new());
         let mut reads = SmallVec::new();
         let mut rest = pieces;
         while let Some(piece) = rest.first() {
@@ -98,7 +96,11 @@ impl WgpuDevice {
                     continue;
                 }
                 Piece::Write { buffer, offset, bytes } => {
-                    let staging = self.staging(bytes.len() as u64, wgpu::BufferUsages::COPY_SRC)?;
+                    // Mappable by itself, or wgpu would make a second buffer and copy it before our first timestamp.
+                    let staging = self.staging(
+                        bytes.len() as u64,
+                        wgpu::BufferUsages::MAP_WRITE | wgpu::BufferUsages::COPY_SRC,
+                    )?;
                     match staging.slice(..bytes.len() as u64).get_mapped_range_mut() {
                         Ok(mut range) => range.copy_from_slice(bytes),
                         Err(error) => return Err(GpuError::invalid(error.to_string())),
@@ -125,7 +127,9 @@ impl WgpuDevice {
         }
         let told = Arc::clone(&ended);
         // Runs after the maps of the same submission.
-        encoder.on_submitted_work_done(move || told.store(true, Ordering::Release));
+        encoder.on_submitted_work_done(move || {
+            let _ = told.set(Instant::now());
+        });
         let commands = encoder.finish();
         // What is wrong with the slice is known before it is given to the device.
         self.check()?;
@@ -173,11 +177,8 @@ impl WgpuDevice {
         // A time-out is an answer too; a loss comes by the callback.
         let _ = self.open.device.poll(poll);
         while let Some(flight) = self.open.flights.front() {
-            if !flight.ended.load(Ordering::Acquire) {
-                break;
-            }
+            let Some(now) = flight.ended.get().copied() else { break };
             let Some(flight) = self.open.flights.pop_front() else { break };
-            let now = Instant::now();
             let device_time = self.device_time(&flight, now);
             self.open.ended_at = now;
             let read = |(buffer, bytes): &(wgpu::Buffer, u64)| {

@@ -60,13 +60,13 @@ impl Client {
     }
 
     pub(super) fn arrived(&mut self, arrival: u64, floor: i128, anticipation: Duration, now: Duration) {
-        let was_expected = self.expected_until(anticipation).is_some_and(|until| now <= until);
+        let was_expected = self.expected_until(anticipation).is_some_and(|until| now < until);
         if self.outstanding == 0 && !was_expected {
             self.virtual_ns = self.virtual_ns.max(floor);
         }
         if let Some(answered) = self.answered.take() {
             // A long pause counts for a few short ones, not for all time.
-            let pause = now.saturating_sub(answered).min(anticipation * 4);
+            let pause = now.saturating_sub(answered).min(anticipation.saturating_mul(4));
             self.pause = (self.pause * 3 + pause) / 4;
         }
         self.outstanding += 1;
@@ -95,7 +95,7 @@ impl Client {
     /// Until when its next job is worth waiting for: it has just been answered, and usually comes back at once.
     pub(super) fn expected_until(&self, anticipation: Duration) -> Option<Duration> {
         let usually = self.pause <= anticipation && !anticipation.is_zero();
-        self.answered.filter(|_| usually).map(|answered| answered + anticipation)
+        self.answered.filter(|_| usually).map(|answered| answered.saturating_add(anticipation))
     }
 
     pub(super) fn is_active(&self, anticipation: Duration, now: Duration) -> bool {
@@ -104,7 +104,7 @@ impl Client {
 
     /// Whether it has had nothing to do for so long.
     pub(super) fn is_gone(&self, after: Duration, now: Duration) -> bool {
-        self.outstanding == 0 && self.answered.is_none_or(|answered| now >= answered + after)
+        self.outstanding == 0 && self.answered.is_none_or(|answered| now >= answered.saturating_add(after))
     }
 
     /// When a cap lets its next slice start; `None` for now.

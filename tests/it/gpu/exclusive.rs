@@ -16,7 +16,7 @@ use greenroom::gpu::{
     SimulatedDevice, wgpu,
 };
 
-use super::{lease, noop, simulated};
+use super::{lease, noop, simulated, vulkan};
 
 fn open_noop(options: DeviceOptions) -> GpuDevice {
     let source = DeviceSource::Noop;
@@ -286,4 +286,38 @@ async fn several_of_one_thread_take_turns_as_futures() {
     for ran_on in futures_util::future::join_all(turns).await {
         assert_eq!(ran_on.unwrap(), thread::current().id());
     }
+}
+
+#[test]
+fn a_callback_that_a_closure_left_and_that_panics_is_its_own_caller_s() {
+    let device = noop();
+    let [one, other] = halves(&device);
+    let turn = one.exclusive(|lent| {
+        lent.queue().submit([]);
+        lent.queue().on_submitted_work_done(|| panic!("told to"));
+    });
+    assert!(catch_unwind(AssertUnwindSafe(|| turn.wait())).is_err(), "it panics where it was left");
+    other.exclusive(|_| ()).wait().unwrap();
+    assert_eq!((device.epoch(), device.losses()), (1, 0));
+}
+
+#[test]
+fn a_loss_is_noticed_while_a_closure_has_the_device() {
+    let Some(device) = vulkan(DeviceOptions::default()) else { return };
+    let lease = lease(&device, 1.0, 1 << 20);
+    let noticed = lease.exclusive(|lent| {
+        lent.device().destroy();
+        let wait = wgpu::PollType::Wait { submission_index: None, timeout: Some(Duration::from_secs(1)) };
+        let _ = lent.device().poll(wait);
+        lent.queue().submit([]);
+        let began = Instant::now();
+        while device.epoch() == 1 && began.elapsed() < Duration::from_secs(5) {
+            let _ = lent.device().poll(wgpu::PollType::Poll);
+            thread::park_timeout(Duration::from_millis(5));
+        }
+        began.elapsed()
+    });
+    // Its closure has ended, and its answer is the loss.
+    assert!(matches!(noticed.wait(), Err(GpuError::DeviceLost { epoch: 1, .. })));
+    assert_eq!((device.epoch(), device.losses()), (2, 1));
 }

@@ -82,6 +82,17 @@ fn a_lease_whose_closures_leave_more_than_its_quota_is_ended() {
 }
 
 #[test]
+fn what_a_lease_that_goes_leaves_in_use_is_nobody_else_s() {
+    let Some(device) = vulkan(DeviceOptions::default()) else { return };
+    let (one, other) = (lease(&device, 0.5, 8 << 20), lease(&device, 0.5, 1 << 20));
+    let mut kept = None;
+    one.exclusive(|lent| kept = Some(buffer(lent, 4 << 20))).wait().unwrap();
+    other.exclusive(|_| one.release().wait().unwrap()).wait().unwrap();
+    assert_eq!((other.memory_used_bytes(), counted(&device)), (0, (0, Some(4 << 20))));
+    drop(kept);
+}
+
+#[test]
 fn a_device_has_all_features_of_its_adapter_that_are_not_experimental() {
     let Some(device) = vulkan(DeviceOptions::default()) else { return };
     let lease = lease(&device, 1.0, 1 << 20);

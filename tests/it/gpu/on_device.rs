@@ -174,3 +174,44 @@ fn the_device_s_own_clock_and_the_host_s_measure_jobs_that_follow_each_other_as_
         assert!(late < taken / 20 + Duration::from_millis(90), "{clock:?}: {late:?}");
     }
 }
+
+#[test]
+fn writes_never_hold_more_of_the_device_than_their_lease_is_charged() {
+    let Some(device) = vulkan(DeviceOptions::default()) else { return };
+    let lease = lease(&device, 1.0, 128 << 20);
+    let buffer = lease.create_buffer(32 << 20).wait().unwrap();
+    std::thread::scope(|scope| {
+        let writer = scope.spawn(|| {
+            let write = |_| lease.write(&buffer, 0, vec![0; 32 << 20]);
+            (0..4).map(write).collect::<Vec<_>>().into_iter().for_each(|write| drop(write.wait().unwrap()));
+        });
+        let mut most = 0;
+        while !writer.is_finished() || most == 0 {
+            let status = device.status().wait().unwrap();
+            assert!(status.counted_bytes <= Some(status.leased_bytes), "{status:?}");
+            most = most.max(status.leased_bytes);
+        }
+        assert!(most > 32 << 20, "staging was never seen");
+    });
+}
+
+#[test]
+fn options_beyond_all_sense_are_as_much_as_there_can_be() {
+    for clock in [DeviceClock::Host, DeviceClock::Device] {
+        let sharing = ShareOptions {
+            depth_max: 1000,
+            slice_max: Duration::MAX,
+            anticipation: Duration::MAX,
+            ..Default::default()
+        };
+        let options = DeviceOptions { sharing, clock, give_up_after: Duration::MAX, ..Default::default() };
+        let Some(device) = vulkan(options) else { return };
+        let lease = lease(&device, 1.0, 1 << 20);
+        let buffer = lease.create_buffer(4 * 64 * 64).wait().unwrap();
+        let kernel = lease.create_kernel(kernels::spin()).wait().unwrap();
+        let job = Job::new().dispatch_with(&kernel, &[&buffer], [64, 1, 1], &kernels::rounds(1));
+        let pending: Vec<_> = (0..60).map(|_| lease.submit(job.clone())).collect();
+        pending.into_iter().for_each(|job| drop(job.wait().unwrap()));
+        assert_eq!(device.losses(), 0);
+    }
+}
