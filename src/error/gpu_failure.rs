@@ -12,9 +12,9 @@ pub enum GpuFailure {
     Lost,
     /// The quota or the device has no memory left for it.
     OutOfMemory,
-    /// As many jobs as the lease may have wait or run.
+    /// As many jobs as the lease may have wait or run, or a closure's thread was too busy to take its turn.
     Overloaded,
-    /// The job ran longer than any may; its device was given up.
+    /// A slice of the job ran longer than any may; its device was given up.
     TooLong,
     /// What was asked cannot be: a kernel that does not compile, a range outside a buffer.
     Refused,

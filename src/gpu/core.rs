@@ -5,6 +5,7 @@ mod exclusive;
 mod leases;
 mod loss;
 mod report;
+mod second;
 mod slicing;
 mod tenant;
 
@@ -33,6 +34,7 @@ use super::{
 use compiling::Compiling;
 use exclusive::Alone;
 use loss::Losses;
+use second::Second;
 pub(crate) use tenant::Used;
 use tenant::{Running, Tenant};
 
@@ -99,7 +101,7 @@ pub(crate) struct Core<D: DeviceOps> {
     progress_at: Duration,
     losses: Losses,
     busy: Duration,
-    second: u64,
+    second: Second,
     done: Vec<Done>,
     dropped: Vec<Dropped>,
     /// Jobs that have ended and are to be answered when the device has its next slice: waking their callers takes
@@ -139,7 +141,7 @@ impl<D: DeviceOps> Core<D> {
             progress_at: Duration::ZERO,
             losses: Losses::default(),
             busy: Duration::ZERO,
-            second: 0,
+            second: Second::default(),
             done: Vec::new(),
             dropped: Vec::new(),
             ended: Vec::new(),
@@ -234,6 +236,8 @@ impl<D: DeviceOps> Core<D> {
         }
         let mut done = std::mem::take(&mut self.done);
         for ended in done.drain(..) {
+            // While it is still seen to run: what it had of the seconds that are over.
+            self.roll(now);
             let Some(flight) = self.flights.pop_front_if(|flight| flight.ticket == ended.ticket) else {
                 continue;
             };
@@ -243,8 +247,9 @@ impl<D: DeviceOps> Core<D> {
             self.busy += ended.device_time;
             self.link.seen.set_busy(self.busy);
             self.shares.settled(flight.lease, flight.estimate, ended.device_time);
-            self.roll(now);
+            let of_second = self.second.ended(ended.device_time, now);
             if let Some(tenant) = self.tenants.get_mut(&flight.lease) {
+                tenant.used.this_second += of_second;
                 tenant.slice_ended(&flight, ended);
             }
             self.end_front(flight.lease, now);

@@ -99,10 +99,11 @@ pub enum GpuError {
         /// What was seen.
         reason: Box<str>,
     },
-    /// The job ran longer than any may; its device was given up and replaced.
-    #[error("the job did not end within {after:?}; its device was given up")]
+    /// A slice of the job, or its closure, ran longer than any may; its device was given up and replaced. A job of many
+    /// slices may run longer.
+    #[error("a slice of the job did not end within {after:?}; its device was given up")]
     Watchdog {
-        /// How long it ran without an end in sight.
+        /// How long no slice had ended.
         after: Duration,
     },
     /// The lease has ended: closures that had the device to themselves left more memory in use than its quota.
@@ -138,25 +139,29 @@ impl GpuError {
 
     /// Whether it will be so again whenever the same is tried.
     pub(crate) fn permanent(&self) -> bool {
-        matches!(
-            self,
+        match self {
+            // However much of the lease is free.
+            Self::QuotaExceeded { requested_bytes, quota_bytes, .. } => requested_bytes > quota_bytes,
             Self::Fraction(_)
-                | Self::BufferTooLarge { .. }
-                | Self::Wgsl { .. }
-                | Self::Invalid { .. }
-                | Self::NoLease { .. }
-        )
+            | Self::BufferTooLarge { .. }
+            | Self::Wgsl { .. }
+            | Self::Invalid { .. }
+            | Self::NoLease { .. } => true,
+            _ => false,
+        }
     }
 
-    /// Whether the same request can succeed on a renewed lease or a little later.
+    /// Whether the same request can succeed on a renewed lease or a little later. This is the lease's view: with one
+    /// that was taken back ([`Revoked`](Self::Revoked)), or whose device was closed ([`Closed`](Self::Closed)), nothing
+    /// succeeds any more, while a caller of the backend may try again, as [`ServeError::retryable`] says.
     pub fn retryable(&self) -> bool {
         matches!(
             self,
             Self::QueueFull { .. }
                 | Self::OtherEpoch { .. }
                 | Self::DeviceLost { .. }
+                | Self::NoDevice { .. }
                 | Self::Unplaceable { .. }
-                | Self::DeviceOutOfMemory
                 | Self::TurnMissed { .. }
         )
     }
@@ -173,8 +178,8 @@ impl From<GpuError> for ServeError {
             GpuError::QuotaExceeded { .. } | GpuError::DeviceOutOfMemory | GpuError::OverQuota { .. } => {
                 GpuFailure::OutOfMemory
             }
-            GpuError::QueueFull { .. } => GpuFailure::Overloaded,
-            GpuError::Watchdog { .. } | GpuError::TurnMissed { .. } => GpuFailure::TooLong,
+            GpuError::QueueFull { .. } | GpuError::TurnMissed { .. } => GpuFailure::Overloaded,
+            GpuError::Watchdog { .. } => GpuFailure::TooLong,
             GpuError::Fraction(_)
             | GpuError::BufferTooLarge { .. }
             | GpuError::Wgsl { .. }
@@ -183,5 +188,56 @@ impl From<GpuError> for ServeError {
             | GpuError::NoLease { .. } => GpuFailure::Refused,
         };
         Self::Gpu { failure, why: error.to_string().into() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn all() -> Vec<GpuError> {
+        let (bytes, second) = (256, Duration::from_secs(1));
+        vec![
+            Fraction::parse(-1.0).unwrap_err().into(),
+            GpuError::NoDevice { why: "".into() },
+            GpuError::Unplaceable { asked: Fraction::ONE, memory_bytes: bytes, free: "".into() },
+            GpuError::QuotaExceeded { requested_bytes: bytes, used_bytes: bytes, quota_bytes: bytes },
+            GpuError::DeviceOutOfMemory,
+            GpuError::BufferTooLarge { requested_bytes: bytes, max_bytes: 4 },
+            GpuError::Wgsl { line: 1, column: 1, message: "".into() },
+            GpuError::invalid(""),
+            GpuError::QueueFull { limit: 1 },
+            GpuError::Released,
+            GpuError::OtherEpoch { own: 1, current: 2 },
+            GpuError::DeviceLost { epoch: 1, reason: "".into() },
+            GpuError::Watchdog { after: second },
+            GpuError::OverQuota { used_bytes: bytes, quota_bytes: 4 },
+            GpuError::TurnMissed { within: second },
+            GpuError::NoLease { why: "".into() },
+        ]
+    }
+
+    #[test]
+    fn a_lease_and_its_callers_are_told_the_same_of_trying_again_but_for_what_has_ended() {
+        for error in all() {
+            assert_eq!(ServeError::from(error.clone()).retryable(), error.retryable(), "{error:?}");
+        }
+        for ended in [GpuError::Revoked, GpuError::Closed] {
+            assert!(!ended.retryable() && ServeError::from(ended).retryable());
+        }
+    }
+
+    #[test]
+    fn a_closure_that_missed_its_turn_is_told_as_overload() {
+        let missed = ServeError::from(GpuError::TurnMissed { within: Duration::from_secs(1) });
+        assert!(matches!(missed, ServeError::Gpu { failure: GpuFailure::Overloaded, .. }), "{missed}");
+    }
+
+    #[test]
+    fn more_than_the_whole_quota_is_refused_for_ever_and_less_only_now() {
+        let exceeded =
+            |requested_bytes| GpuError::QuotaExceeded { requested_bytes, used_bytes: 512, quota_bytes: 1024 };
+        assert!(exceeded(1280).permanent());
+        assert!(!exceeded(1024).permanent());
     }
 }

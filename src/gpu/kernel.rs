@@ -69,13 +69,13 @@ impl KernelSpec {
         Self { entry: name.into(), ..self }
     }
 
-    /// Whether it compiles to the same.
+    /// Whether it compiles to the same, or is refused as the same.
     pub(crate) fn same_code(&self, other: &Self) -> bool {
-        self.wgsl == other.wgsl && self.entry == other.entry
+        self.wgsl == other.wgsl && self.entry == other.entry && self.split == other.split
     }
 
     /// The grid may be cut along `axis`. The first workgroup of a piece is written as a `u32` at
-    /// `immediate_offset` bytes into the immediates, a multiple of 4.
+    /// `immediate_offset` bytes into the immediates, a multiple of 4. A text that has no immediates there is refused.
     #[must_use]
     pub fn split(self, axis: Axis, immediate_offset: u32) -> Self {
         Self { split: Some(Split { axis, immediate_offset }), ..self }

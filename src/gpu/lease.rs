@@ -269,10 +269,14 @@ impl GpuLease {
     /// [`GpuError::Released`], as does every later use; the answer comes when what was running has ended.
     ///
     /// # Errors
-    /// [`GpuError::Closed`]; [`GpuError::QueueFull`] when the device has no room for requests: then it is given back
-    /// with the last clone, and nobody tells when.
+    /// [`GpuError::Invalid`] for a replica's lease, which ends with the replica; [`GpuError::Closed`];
+    /// [`GpuError::QueueFull`] when the device has no room for requests: then it is given back with the last clone, and
+    /// nobody tells when.
     pub fn release(self) -> Pending<()> {
         Pending::ask(|answer| {
+            if self.0.ticket.is_kept() {
+                return Err(GpuError::invalid("the lease is a replica's: it ends with the replica"));
+            }
             let released = self.0.released.swap(true, Ordering::AcqRel);
             let sent = self.0.device.link().send(Command::Release { lease: self.0.id, answer });
             if sent.is_err() {

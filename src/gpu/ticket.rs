@@ -30,6 +30,8 @@ pub(crate) struct CapacityTicket {
     pub(crate) memory_bytes: u64,
     ended: OnceLock<Ended>,
     given_back: AtomicBool,
+    /// Whether it comes back with a replica, and not before.
+    kept: AtomicBool,
     /// The lease that has it now. A place has one at a time, however often it is renewed.
     lease: Mutex<Option<WeakLease>>,
 }
@@ -38,7 +40,18 @@ impl CapacityTicket {
     /// Of what was taken from `capacity`.
     pub(super) fn new(capacity: &Arc<Capacity>, share: Fraction, memory_bytes: u64) -> Self {
         let (ended, given_back, lease) = (OnceLock::new(), AtomicBool::new(false), Mutex::default());
-        Self { capacity: Arc::clone(capacity), share, memory_bytes, ended, given_back, lease }
+        let (capacity, kept) = (Arc::clone(capacity), AtomicBool::new(false));
+        Self { capacity, share, memory_bytes, ended, given_back, kept, lease }
+    }
+
+    /// From now on whoever has a lease on it cannot release it: it is a replica's, which is counted as having it.
+    pub(crate) fn keep(&self) {
+        self.kept.store(true, Ordering::Release);
+    }
+
+    /// Whether it comes back with a replica, and not before.
+    pub(crate) fn is_kept(&self) -> bool {
+        self.kept.load(Ordering::Acquire)
     }
 
     /// Whether it is good still.

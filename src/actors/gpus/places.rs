@@ -55,6 +55,7 @@ impl Places {
             return Err(GpuError::Revoked);
         }
         let ticket = device.reserve(request)?;
+        ticket.keep();
         // Those of leases that were lost and not renewed.
         taken.places.retain(|(_, ticket)| ticket.strong_count() > 0);
         taken.places.push((device.clone(), Arc::downgrade(&ticket)));

@@ -34,7 +34,7 @@ impl<D: DeviceOps> Core<D> {
         // It may have ended just now.
         self.collect(Duration::ZERO, now);
         if self.done.is_empty() {
-            let why = format!("a job did not end within {after:?}");
+            let why = format!("a slice did not end within {after:?}");
             self.lost(Some((lease, GpuError::Watchdog { after })), why.into(), now);
         }
     }
@@ -75,6 +75,7 @@ impl<D: DeviceOps> Core<D> {
         self.link.seen.set_lost(self.losses.count);
         self.done.clear();
         self.flights.clear();
+        self.second.forget();
         self.alone = None;
         self.buffers.clear();
         self.kernels.clear();

@@ -14,16 +14,15 @@ use crate::gpu::{
 };
 
 impl<D: DeviceOps> Core<D> {
-    /// Closes the seconds that have gone by.
+    /// Closes the seconds that have gone by. A slice that runs counts in them up to their end.
     pub(super) fn roll(&mut self, now: Duration) {
-        let gone = now.as_secs().saturating_sub(self.second);
-        if gone == 0 {
-            return;
-        }
-        self.second = now.as_secs();
-        for tenant in self.tenants.values_mut() {
-            let last = std::mem::take(&mut tenant.used.this_second);
-            tenant.used.last_second = if gone == 1 { last } else { Duration::ZERO };
+        let running = self.flights.front().map(|first| first.lease);
+        let Some(over) = self.second.roll(now, running.map(|_| self.progress_at)) else { return };
+        for (lease, tenant) in &mut self.tenants {
+            let ended = std::mem::take(&mut tenant.used.this_second);
+            let ended = if over.counted { ended } else { Duration::ZERO };
+            let runs = if running == Some(*lease) { over.running } else { Duration::ZERO };
+            tenant.used.last_second = ended + runs;
             tenant.counts.write(&tenant.used);
         }
         self.tell(now);

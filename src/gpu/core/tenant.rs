@@ -135,7 +135,6 @@ impl<B> Tenant<B> {
     /// A slice ended; it is of the first job, since the device keeps the order.
     pub(super) fn slice_ended(&mut self, flight: &Flight, ended: Done) {
         self.used.device_time += ended.device_time;
-        self.used.this_second += ended.device_time;
         self.used.slices += 1;
         let Some(job) = self.jobs.front_mut() else { return };
         job.in_flight = job.in_flight.saturating_sub(1);

@@ -5,7 +5,10 @@ use std::thread;
 use futures_util::FutureExt;
 
 use super::{Compile, wgpu_device::typed};
-use crate::gpu::{error::GpuError, kernel::KernelSpec};
+use crate::gpu::{
+    error::GpuError,
+    kernel::{KernelSpec, Split},
+};
 
 /// Stack for what compiling a text takes. The compiler goes into expressions, `else if` and types by recursion, without
 /// looking at how deep it is: a sum of some hundred terms ends a thread with the usual 2 MiB, and the process with it.
@@ -38,6 +41,7 @@ impl Compiler {
             device.create_shader_module(wgpu::ShaderModuleDescriptor { label: None, source })
         });
         let module = module.map_err(|(module, error)| located(&module, error))?;
+        spec.split.map_or(Ok(()), |split| check_split(split, &spec.wgsl))?;
         let pipeline = self.scoped(|device| {
             device.create_compute_pipeline(&wgpu::ComputePipelineDescriptor {
                 label: None,
@@ -64,6 +68,21 @@ impl Compiler {
             Some(error) => Err((made, typed(error))),
         }
     }
+}
+
+/// Whether a text that compiles has immediates where the first workgroup of a piece is to be written. The driver is asked
+/// for as many as the text has, and knows of none that are missing until the first dispatch.
+fn check_split(split: Split, wgsl: &str) -> Result<(), GpuError> {
+    // It was read before; if not by these rules, the dispatch tells.
+    let Ok(module) = wgpu::naga::front::wgsl::parse_str(wgsl) else { return Ok(()) };
+    let bytes = wgpu::naga::valid::ImmediateSlots::size_for_module(&module);
+    let at = split.immediate_offset;
+    if at.saturating_add(4) <= bytes {
+        return Ok(());
+    }
+    let what =
+        format!("the split axis at byte {at} of the immediates; the kernel's text has {bytes} bytes of them");
+    Err(GpuError::invalid(what))
 }
 
 /// The error of a module with its place in the text.

@@ -55,6 +55,19 @@ fn a_job_that_never_ends_costs_its_own_lease_a_watchdog_and_the_others_the_devic
 }
 
 #[test]
+fn a_job_of_many_slices_may_run_longer_than_one_slice_may() {
+    let give_up_after = Duration::from_millis(150);
+    let spec = SimulatedDevice { workgroup: Duration::from_millis(40), ..Default::default() };
+    let device = open_simulated(spec, DeviceOptions { give_up_after, ..Default::default() });
+    let lease = lease(&device, 0.5, 4096);
+    let kernel = lease.create_kernel(KernelSpec::new("")).wait().unwrap();
+    let long = (0..8).fold(Job::new(), |job, _| job.dispatch(&kernel, &[], [1, 1, 1]));
+    let done = lease.submit(long).wait().unwrap();
+    assert!(done.slices > 1 && done.device_time > 2 * give_up_after, "{done:?}");
+    assert_eq!(device.losses(), 0);
+}
+
+#[test]
 fn a_lost_lease_that_is_renewed_twice_is_one_share_and_one_quota() {
     let device = simulated(SimulatedDevice::default());
     let lease = lease(&device, 1.0, 4096);

@@ -80,11 +80,37 @@ async fn the_share_got_is_that_of_the_last_second_and_0_when_nothing_runs() {
     let seen = async {
         // Alone it has all of the device: ten jobs of 100 ms end in a second, and a little less on a busy machine.
         until("a busy second", || got() > 0.5).await;
-        assert!(got() <= 1.11 && lease(&serve).share_got <= 1.11, "{}", got());
+        assert!(got() <= 1.0 && lease(&serve).share_got <= 1.0, "{}", got());
     };
     let load = async { while run.call(Run(100)).await.is_ok() {} };
     tokio::select! { () = seen => {}, () = load => {} }
     until("a second of nothing", || got() == 0.0 && lease(&serve).share_got == 0.0).await;
+    serve.shutdown().await.unwrap();
+}
+
+#[actix_web::test]
+async fn a_slice_longer_than_a_second_is_a_share_of_each_second_that_it_covers_and_of_no_more() {
+    let serve = serving(vec![exact()]).await;
+    let run = create(&serve, "a", config(0.25)).await;
+    let got = || {
+        let gpu = serve.status().gpus[0].clone();
+        let share = value(&serve, "serve_gpu_share_got", &of("a", 0)).unwrap();
+        assert!(share <= 1.0 && gpu.leases[0].share_got <= 1.0 && gpu.busy_share <= 1.0, "{share} {gpu:?}");
+        (share, gpu.busy_share, gpu.leases[0].slices)
+    };
+    let call = run.call(Run(2_500));
+    until("all of a second while it runs", || {
+        let (share, busy, slices) = got();
+        assert_eq!(slices, 0, "it still runs");
+        share > 0.99 && busy > 0.99
+    })
+    .await;
+    let ended = async {
+        until("its end", || got().2 == 1).await;
+        until("a second of nothing", || got().0 == 0.0).await;
+    };
+    let (called, ()) = tokio::join!(call, ended);
+    called.unwrap();
     serve.shutdown().await.unwrap();
 }
 

@@ -1,5 +1,10 @@
 //! What is refused to replicas that ask for a share of a GPU, and why.
 
+use std::sync::{
+    Arc,
+    atomic::{AtomicU32, Ordering},
+};
+
 use actix_web::ResponseError;
 use greenroom::{
     Backend, BackendConfig, BackendUpdate, Capacity, Resources, Serve, ServeError, ServeOptions,
@@ -23,6 +28,22 @@ async fn a_kernel_that_does_not_compile_in_a_factory_ends_the_start_at_once() {
     let refused = serve.create_backend("a", backend, config(0.5)).await.unwrap_err();
     assert!(refused.to_string().contains("WGSL, line 1, column "), "{refused}");
     assert_eq!(refused.code(), "start_failed");
+    serve.shutdown().await.unwrap();
+}
+
+#[actix_web::test]
+async fn a_buffer_above_the_whole_quota_in_a_factory_ends_the_start_at_once() {
+    let serve = serving(vec![small()]).await;
+    let tries = Arc::<AtomicU32>::default();
+    let counts = Arc::clone(&tries);
+    let backend = Backend::<Computes>::new(move |ctx| {
+        counts.fetch_add(1, Ordering::Relaxed);
+        Err(ctx.gpu()?.create_buffer(64 << 10).wait().unwrap_err().into())
+    });
+    let tiny = config(0.5).resources(Resources::none().num_gpus(0.5).gpu_memory_bytes(1024));
+    let refused = serve.create_backend("a", backend, tiny).await.unwrap_err();
+    assert!(refused.to_string().contains("65536 bytes more would pass the lease's quota"), "{refused}");
+    assert_eq!((refused.code(), tries.load(Ordering::Relaxed)), ("start_failed", 1));
     serve.shutdown().await.unwrap();
 }
 

@@ -11,6 +11,7 @@ use super::{
     Nothing,
     backends::{Computes, Double, NUMBERS, Spin, computes, config, create, serving},
     open_simulated, simulated, small, vulkan,
+    work::{self, Release, Run, exact},
 };
 use crate::{
     support::{metric, until},
@@ -166,6 +167,25 @@ async fn a_rebuilt_replica_keeps_its_share_and_nobody_else_gets_it() {
     let other = device.lease(greenroom::gpu::LeaseRequest::new(super::share(0.1))).await;
     assert_eq!(failure(other.map_err(ServeError::from)), GpuFailure::Unavailable);
     serve.shutdown().await.unwrap();
+}
+
+#[actix_web::test]
+async fn a_replica_cannot_release_its_own_lease_and_goes_on_with_it() {
+    let device = exact();
+    let serve = serving(vec![device.clone()]).await;
+    let run = work::create(&serve, "a", config(1.0)).await;
+    let release = serve.handle::<Release>("a").unwrap();
+    let release = || release.call(Release);
+    for _ in 0..2 {
+        assert_eq!(failure(release().await), GpuFailure::Refused);
+        assert_eq!(device.free().ten_thousandths, 0, "it is the replica's");
+        run.call(Run(1)).await.unwrap();
+        device.lose().unwrap();
+        device.status().await.unwrap();
+        until("its lease renewed", || serve.status().gpus[0].leases.len() == 1).await;
+    }
+    serve.shutdown().await.unwrap();
+    until("all of it given back", || device.free().ten_thousandths == 10_000).await;
 }
 
 #[cfg(feature = "onnx")]

@@ -63,7 +63,7 @@ async fn the_caller_of_a_job_that_never_ends_is_told_so_and_all_others_that_the_
         (told.code(), told.status_code().as_u16(), told.retryable()),
         ("gpu_job_too_long", 500, false)
     );
-    assert!(told.to_string().contains("did not end within 80ms"), "{told}");
+    assert!(told.to_string().contains("a slice of the job did not end within 80ms"), "{told}");
     for call in behind {
         // One may have come before the endless one began, or after the device was there again.
         let Err(told) = call.await else { continue };

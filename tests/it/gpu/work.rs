@@ -23,6 +23,11 @@ pub struct Run(pub u32);
 #[rtype(result = "Result<(), ServeError>")]
 pub struct Hang(pub mpsc::Receiver<()>, pub mpsc::Sender<Vec<Result<(), GpuError>>>);
 
+/// Tries to release the lease of the replica.
+#[derive(actix::Message)]
+#[rtype(result = "Result<(), ServeError>")]
+pub struct Release;
+
 /// Has so many jobs of so many milliseconds outstanding and blocks the replica's thread with waiting for them.
 #[derive(actix::Message)]
 #[rtype(result = "Result<(), ServeError>")]
@@ -74,6 +79,14 @@ impl Handler<Hang> for Works {
     }
 }
 
+impl Handler<Release> for Works {
+    type Result = ResponseFuture<Result<(), ServeError>>;
+    fn handle(&mut self, Release: Release, _: &mut ReplicaContext<Self>) -> Self::Result {
+        let released = self.lease.clone().release();
+        Box::pin(async move { released.await.map_err(ServeError::from) })
+    }
+}
+
 impl Handler<Block> for Works {
     type Result = Result<(), ServeError>;
     fn handle(
@@ -91,7 +104,7 @@ impl Handler<Block> for Works {
 
 /// The backend of them.
 pub fn works() -> Backend<Works> {
-    Backend::new(Works::new).handles::<Run>().handles::<Hang>().handles::<Block>()
+    Backend::new(Works::new).handles::<Run>().handles::<Hang>().handles::<Block>().handles::<Release>()
 }
 
 /// A device on which a workgroup takes a millisecond and nothing else takes any time.
