@@ -4,7 +4,7 @@ use std::thread;
 
 use futures_util::FutureExt;
 
-use super::{Compile, wgpu_device::typed};
+use super::{Compile, wgpu_device::typed, wording};
 use crate::gpu::{error::GpuError, kernel::KernelSpec};
 
 /// Stack for what compiling a text takes. The compiler goes into expressions, `else if` and types by recursion, without
@@ -72,7 +72,7 @@ fn located(module: &wgpu::ShaderModule, error: GpuError) -> GpuError {
     let place = info.into_iter().flat_map(|info| info.messages).find_map(|message| {
         let place = message.location?;
         let (line, column) = (place.line_number, place.line_position);
-        Some(GpuError::Wgsl { line, column, message: message.message.into() })
+        Some(GpuError::Wgsl { line, column, message: wording::of_wgsl(&message.message).into() })
     });
     place.unwrap_or(error)
 }
