@@ -112,7 +112,7 @@ async fn main() -> Result<(), ServeError> {
     }
     for gpu in serve.status().gpus {
         let kind = if gpu.software { "a software device, as there is no GPU" } else { "a GPU" };
-        println!("device {}: {}, {kind}; {} of it are free", gpu.device, gpu.name, gpu.free_share);
+        println!("device {}: {}, {kind}; {} of it is free", gpu.device, gpu.name, gpu.free_share);
         for lease in gpu.leases {
             let mib = lease.memory_quota_bytes >> 20;
             println!("  {}: {} of its time, up to {mib} MiB of its memory", lease.backend, lease.share_asked);

@@ -7,6 +7,8 @@
 mod network;
 mod weights;
 
+use std::process::ExitCode;
+
 use actix::{Actor, Handler, Message, ResponseFuture};
 use futures_util::future::try_join_all;
 use greenroom::{
@@ -85,7 +87,7 @@ pub fn digits() -> Backend<Digits> {
 }
 
 /// What to do where there is no GPU.
-#[derive(Clone, Copy, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub enum WithoutGpu {
     UseCpu,
     Refuse,
@@ -112,18 +114,27 @@ pub async fn deploy(serve: &Serve, without: WithoutGpu) -> Result<String, ServeE
     Ok(on)
 }
 
+/// What the arguments say; none where they are others than those that are allowed.
+pub fn asked(arguments: &[String]) -> Option<WithoutGpu> {
+    match arguments {
+        [] => Some(WithoutGpu::UseCpu),
+        [only] if only == "--gpu-only" => Some(WithoutGpu::Refuse),
+        _ => None,
+    }
+}
+
 #[actix_web::main]
-async fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let only = std::env::args().any(|argument| argument == "--gpu-only");
-    let (detect, without) = if only {
-        (DetectGpus::default(), WithoutGpu::Refuse)
-    } else {
-        (DetectGpus::default().software(), WithoutGpu::UseCpu)
+async fn main() -> Result<ExitCode, Box<dyn std::error::Error>> {
+    let Some(without) = asked(&std::env::args().skip(1).collect::<Vec<_>>()) else {
+        eprintln!("gpu_digits: the only argument that is allowed is --gpu-only");
+        return Ok(ExitCode::from(2));
     };
+    let detect = DetectGpus::default();
+    let detect = if without == WithoutGpu::UseCpu { detect.software() } else { detect };
     let serve = Serve::start(ServeOptions::default().detect_gpus(detect)).await?;
     println!("the network computes {}", deploy(&serve, without).await?);
     let address = serve.listen(Listen::on("127.0.0.1", 8000)).await?;
     println!("http://{address}/digits");
     serve.run_until_signal().await?;
-    Ok(())
+    Ok(ExitCode::SUCCESS)
 }

@@ -1,11 +1,15 @@
 //! Two models that share a GPU, a quarter and three quarters: what each gets of it and how long its callers wait, and
 //! the same in order of arrival, where shares are only promised.
 //!
-//! `cargo run --release --features gpu --example gpu_fraction`; without a GPU a software device does.
+//! `cargo run --release --features gpu --example gpu_fraction`; without a GPU a software device does. With `-- --seconds N`
+//! each run is that long instead of 10 seconds.
 
 mod model;
 
-use std::time::{Duration, Instant};
+use std::{
+    process::ExitCode,
+    time::{Duration, Instant},
+};
 
 use greenroom::{
     BackendConfig, Capacity, Endpoint, Resources, Serve, ServeError, ServeOptions,
@@ -108,9 +112,28 @@ fn times(serve: &Serve) -> [f64; 2] {
     })
 }
 
+/// Longest run, in seconds: what is measured is kept until its end.
+const SECONDS_MAX: u64 = 600;
+
+/// How long each run is by the arguments; none where they are others than those that are allowed.
+pub fn length(arguments: &[String]) -> Option<Duration> {
+    let seconds = match arguments {
+        [] => 10,
+        [name, seconds] if name == "--seconds" => seconds.parse().ok()?,
+        _ => return None,
+    };
+    (1..=SECONDS_MAX).contains(&seconds).then(|| Duration::from_secs(seconds))
+}
+
 #[actix_web::main]
-async fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let (warm_up, length) = (Duration::from_secs(1), Duration::from_secs(10));
+async fn main() -> Result<ExitCode, Box<dyn std::error::Error>> {
+    let Some(length) = length(&std::env::args().skip(1).collect::<Vec<_>>()) else {
+        eprintln!(
+            "gpu_fraction: the only argument that is allowed is --seconds N, with N from 1 to {SECONDS_MAX}"
+        );
+        return Ok(ExitCode::from(2));
+    };
+    let warm_up = Duration::from_secs(1);
     let seconds = length.as_secs();
     println!(
         "two models share a GPU; {CALLERS} callers of each ask again and again, {seconds} s for each run"
@@ -132,5 +155,5 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         println!("{:9}{:5.2} {}   {}", by_share.name, by_share.asked, row(by_share), row(by_arrival));
     }
     println!("\ngot: the part of the device's time that both had; /s: requests answered a second");
-    Ok(())
+    Ok(ExitCode::SUCCESS)
 }

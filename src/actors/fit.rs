@@ -6,7 +6,7 @@ use crate::{
     actors::fleet::{Fleet, no_resources},
     error::ServeError,
     ids::BackendName,
-    resources::{Capacity, Pool, Resources},
+    resources::{Pool, Resources},
 };
 
 /// How many replicas of a backend are wanted, and what each asks for.
@@ -35,10 +35,10 @@ impl Fleet {
 
 /// Whether this can ever fit, all of it together; otherwise each that is too much for those before it.
 pub(crate) fn ever_fits<'a>(
-    capacity: &Capacity,
+    pool: &Pool,
     needs: impl IntoIterator<Item = Need<'a>>,
 ) -> Vec<(&'a BackendName, ServeError)> {
-    let mut pool = Pool::new(capacity.clone());
+    let mut pool = pool.unused();
     let needs = needs.into_iter();
     needs
         .filter_map(|Need { backend, replicas, resources }| {

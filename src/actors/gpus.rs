@@ -75,7 +75,9 @@ impl Gpus {
         self.open.get().map_or(&[], Vec::as_slice)
     }
 
-    async fn opened(&self) -> Result<Vec<GpuDevice>, ServeError> {
+    /// Those that count, and how many there are; none where nobody has looked.
+    async fn opened(&self) -> Result<(Vec<GpuDevice>, Option<u32>), ServeError> {
+        let looked = matches!(self.source, GpuSource::Given(_)) || self.set != Some(0);
         let mut devices = match &self.source {
             GpuSource::Given(manager) => manager.devices().to_vec(),
             GpuSource::Detected(detect) if self.set != Some(0) => {
@@ -88,12 +90,13 @@ impl Gpus {
             self.close_all(&devices).await;
             // There may be more the next time.
             self.opening().take();
-            let why = format!("capacity.num_gpus is {set}, and there are {there} devices");
+            let there = if there == 1 { "is 1 device".into() } else { format!("are {there} devices") };
+            let why = format!("capacity.num_gpus is {set}, and there {there}");
             return Err(ServeError::Gpu { failure: GpuFailure::Unavailable, why: why.into() });
         }
         // Nobody gets those that do not count.
         self.close_all(&devices.split_off(set)).await;
-        Ok(devices)
+        Ok((devices, looked.then(|| u32::try_from(there).unwrap_or(u32::MAX))))
     }
 
     async fn detected(&self, detect: &DetectGpus) -> Result<GpuManager, GpuError> {
@@ -278,9 +281,9 @@ impl Office {
     /// Why there is none, or fewer than the capacity counts; it is looked again the next time.
     pub(crate) async fn open_gpus(&self) -> Result<(), ServeError> {
         let open = async || {
-            let devices = self.gpus.opened().await?;
+            let (devices, there) = self.gpus.opened().await?;
             // Before anybody sees that they are open.
-            self.fleet().pool.found_gpus(devices.iter().map(|device| device.all().memory_bytes));
+            self.fleet().pool.found_gpus(devices.iter().map(|device| device.all().memory_bytes), there);
             Ok(devices)
         };
         self.gpus.open.get_or_try_init(open).await.map(drop)
@@ -334,7 +337,8 @@ mod tests {
         let devices = [noop(), noop()];
         let opened = std::future::ready(Ok(GpuManager::new(devices.to_vec())));
         *gpus.opening.lock().unwrap() = Some(opened.boxed().shared());
-        assert_eq!(gpus.opened().await.unwrap().len(), 1);
+        let (counting, there) = gpus.opened().await.unwrap();
+        assert_eq!((counting.len(), there), (1, Some(2)));
         devices[0].status().await.unwrap();
         assert_eq!(devices[1].status().await.unwrap_err(), GpuError::Closed);
         gpus.close().await;
@@ -347,7 +351,8 @@ mod tests {
         let device = noop();
         let opened = std::future::ready(Ok(GpuManager::new(vec![device.clone()])));
         *gpus.opening.lock().unwrap() = Some(opened.boxed().shared());
-        assert!(gpus.opened().await.is_err());
+        let why = gpus.opened().await.unwrap_err().to_string();
+        assert!(why.ends_with("capacity.num_gpus is 2, and there is 1 device"), "{why}");
         assert_eq!(device.status().await.unwrap_err(), GpuError::Closed);
         assert!(gpus.opening.lock().unwrap().is_none());
     }

@@ -2,15 +2,41 @@
 
 use std::path::Path;
 
-use greenroom::ServeConfig;
+use greenroom::{AdminConfig, BackendDecl, Capacity, EndpointDecl, HttpConfig, ServeConfig};
+use serde::Serialize;
 use serde_json::Value as Json;
 
 use super::table::{Table, instant};
 
+/// A configuration; with sections of servers only where they were told.
+#[derive(Serialize)]
+struct File<'a> {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    http: Option<&'a HttpConfig>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    admin: Option<&'a AdminConfig>,
+    state: Option<&'a Path>,
+    takeover: Option<&'a Path>,
+    capacity: &'a Capacity,
+    backends: &'a [BackendDecl],
+    endpoints: &'a [EndpointDecl],
+}
+
 /// A configuration, in the order that a file has.
 pub(super) fn config(answer: &Json) -> String {
     let text = match ServeConfig::from_json(answer.clone(), Path::new("")) {
-        Ok(config) => serde_json::to_string_pretty(&config),
+        Ok(config) => {
+            let told = |section| answer.get(section).is_some();
+            serde_json::to_string_pretty(&File {
+                http: Some(&config.http).filter(|_| told("http")),
+                admin: Some(&config.admin).filter(|_| told("admin")),
+                state: config.state.as_deref(),
+                takeover: config.takeover.as_deref(),
+                capacity: &config.capacity,
+                backends: &config.backends,
+                endpoints: &config.endpoints,
+            })
+        }
         // One that this version does not know all of.
         Err(_) => serde_json::to_string_pretty(answer),
     };

@@ -108,11 +108,12 @@ fn endpoints(endpoints: &[Json]) -> String {
 }
 
 fn gpus_table(gpus: &[Json]) -> Table {
-    let mut table = Table::new(["GPU", "NAME", "DRIVER", "BUSY", "FREE", "MEMORY", "LOST"]);
+    let mut table = Table::new(["GPU", "NAME", "STATE", "DRIVER", "BUSY", "FREE", "MEMORY", "LOST"]);
     for gpu in gpus {
         table.row([
             said(&gpu["device"]),
-            said(&gpu["name"]),
+            said(&gpu["name"]) + if gpu["software"] == true { " (software)" } else { "" },
+            condition(&gpu["health"]).to_owned(),
             said(&gpu["driver"]),
             percent(&gpu["busy_share"]),
             percent(&gpu["free_share"]),
@@ -121,6 +122,16 @@ fn gpus_table(gpus: &[Json]) -> Table {
         ]);
     }
     table
+}
+
+/// How a device is; nothing where that is not told.
+fn condition(health: &Json) -> &'static str {
+    match (health["open"].as_bool(), health["suspect"].as_bool()) {
+        (Some(false), _) => "closed",
+        (_, Some(true)) => "held up",
+        (Some(true), _) => "ok",
+        _ => "",
+    }
 }
 
 fn leases_table(gpus: &[Json]) -> Table {
@@ -224,7 +235,7 @@ e         /e     GET, POST  a 90%, b 10%  a 9          c 7%
     #[test]
     fn every_gpu_and_every_share_of_one_is_shown() {
         let status = json!({"gpus": [{
-            "device": 0, "name": "Some GPU", "driver": "1.2", "busy_share": 0.98765, "free_share": 0.25, "lost": 1,
+            "device": 0, "name": "Some GPU", "software": false, "health": {"open": true, "suspect": false}, "driver": "1.2", "busy_share": 0.98765, "free_share": 0.25, "lost": 1,
             "memory_bytes": 4_u64 << 30, "memory_used_bytes": 3 << 19,
             "leases": [{
                 "backend": "a", "replica": 2, "share_asked": 0.75, "share_got": 0.7512, "share_overall": 0.5,
@@ -237,12 +248,30 @@ no backends
 
 no endpoints
 
-GPU  NAME      DRIVER  BUSY   FREE  MEMORY            LOST
-0    Some GPU  1.2     98.8%  25%   1.5 MiB of 4 GiB  1
+GPU  NAME      STATE  DRIVER  BUSY   FREE  MEMORY            LOST
+0    Some GPU  ok     1.2     98.8%  25%   1.5 MiB of 4 GiB  1
 
 SHARE OF  GPU  ASKED  GOT    OVERALL  DEVICE TIME  QUEUE WAIT  JOBS  SLICES  MEMORY
 a/2       0    75%    75.1%  50%      12.346 s     0.250 s     90    1234    1000 B of 3 GiB
 ";
         assert_eq!(show(&status), want);
+    }
+
+    #[test]
+    fn a_gpu_in_trouble_and_one_in_software_are_told_from_the_others() {
+        let gpu = |device, software, open, suspect| {
+            json!({
+                "device": device, "name": "G", "software": software, "health": {"open": open, "suspect": suspect},
+                "busy_share": 0.0, "free_share": 1.0, "memory_bytes": 1024, "memory_used_bytes": 0, "lost": 0,
+            })
+        };
+        let gpus = [gpu(0, false, true, false), gpu(1, true, true, true), gpu(2, false, false, true)];
+        let want = "\
+GPU  NAME          STATE    BUSY  FREE  MEMORY        LOST
+0    G             ok       0%    100%  0 B of 1 KiB  0
+1    G (software)  held up  0%    100%  0 B of 1 KiB  0
+2    G             closed   0%    100%  0 B of 1 KiB  0
+";
+        assert_eq!(gpus_table(&gpus).to_string(), want);
     }
 }

@@ -6,6 +6,7 @@ mod encode;
 mod memory_size;
 mod simulated;
 mod wgpu_device;
+mod wording;
 
 use std::time::Duration;
 

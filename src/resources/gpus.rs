@@ -11,7 +11,11 @@ const STEP_BYTES: u64 = 256;
 
 /// The GPUs that there are.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Gpus(Vec<Gpu>);
+pub(super) struct Gpus {
+    each: Vec<Gpu>,
+    /// How many a capacity may say that there are; none: any number, as nobody has looked.
+    most: Option<u32>,
+}
 
 /// What is free of one.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -67,23 +71,28 @@ fn parts(share: Fraction) -> u32 {
 impl Gpus {
     /// So many, of which nothing else is known.
     pub(super) fn counted(count: u32) -> Self {
-        Self((0..count).map(|_| Gpu { parts: WHOLE, memory: None }).collect())
+        Self { each: (0..count).map(|_| Gpu { parts: WHOLE, memory: None }).collect(), most: None }
     }
 
-    /// Those with so much memory each.
+    /// Those with so much memory each, of `most` that there are.
     #[cfg(any(feature = "gpu", test))]
-    pub(super) fn with_memory(bytes: impl IntoIterator<Item = u64>) -> Self {
+    pub(super) fn with_memory(bytes: impl IntoIterator<Item = u64>, most: Option<u32>) -> Self {
         let gpu = |all| Gpu { parts: WHOLE, memory: Some(Memory { all, free: all }) };
-        Self(bytes.into_iter().map(gpu).collect())
+        Self { each: bytes.into_iter().map(gpu).collect(), most }
+    }
+
+    /// The same, of which nobody has any; whatever their memory.
+    pub(super) fn unused(&self) -> Self {
+        Self { most: self.most, ..Self::counted(self.len()) }
     }
 
     pub(super) fn len(&self) -> u32 {
-        u32::try_from(self.0.len()).unwrap_or(u32::MAX)
+        u32::try_from(self.each.len()).unwrap_or(u32::MAX)
     }
 
     /// Ten-thousandths that are free, of all together.
     pub(super) fn free(&self) -> u64 {
-        self.0.iter().map(|gpu| u64::from(gpu.parts)).sum()
+        self.each.iter().map(|gpu| u64::from(gpu.parts)).sum()
     }
 
     /// Takes a share of the devices `at` these places if they have room, else of the fullest device that has room for
@@ -91,9 +100,9 @@ impl Gpus {
     pub(super) fn place(&mut self, asked: &Resources, at: &[usize]) -> Option<Vec<usize>> {
         let Some(share) = asked.num_gpus else { return Some(Vec::new()) };
         let bytes = asked.gpu_memory_bytes;
-        let room = |at: &usize| self.0.get(*at).is_some_and(|gpu| gpu.has_room(share, bytes));
+        let room = |at: &usize| self.each.get(*at).is_some_and(|gpu| gpu.has_room(share, bytes));
         if at.len() == share.whole_devices().unwrap_or(1) as usize && at.iter().all(room) {
-            at.iter().for_each(|at| self.0[*at].take(share, bytes));
+            at.iter().for_each(|at| self.each[*at].take(share, bytes));
             return Some(at.to_vec());
         }
         self.place_share(share, bytes)
@@ -101,13 +110,14 @@ impl Gpus {
 
     fn place_share(&mut self, share: Fraction, bytes: u64) -> Option<Vec<usize>> {
         let count = share.whole_devices().unwrap_or(1) as usize;
-        let mut room: Vec<_> = (0..self.0.len()).filter(|gpu| self.0[*gpu].has_room(share, bytes)).collect();
-        room.sort_by_key(|gpu| self.0[*gpu].parts);
+        let mut room: Vec<_> =
+            (0..self.each.len()).filter(|gpu| self.each[*gpu].has_room(share, bytes)).collect();
+        room.sort_by_key(|gpu| self.each[*gpu].parts);
         room.truncate(count);
         if room.len() < count {
             return None;
         }
-        room.iter().for_each(|gpu| self.0[*gpu].take(share, bytes));
+        room.iter().for_each(|gpu| self.each[*gpu].take(share, bytes));
         Some(room)
     }
 
@@ -115,7 +125,7 @@ impl Gpus {
     pub(super) fn release(&mut self, asked: &Resources, gpus: &[usize]) {
         let Some(share) = asked.num_gpus else { return };
         for gpu in gpus {
-            if let Some(gpu) = self.0.get_mut(*gpu) {
+            if let Some(gpu) = self.each.get_mut(*gpu) {
                 gpu.give_back(share, asked.gpu_memory_bytes);
             }
         }
@@ -127,7 +137,7 @@ impl Gpus {
         if self.fits(asked, n) {
             return None;
         }
-        self.lack_of_shares(share, n).or_else(|| self.lack_of_memory(asked, share, n))
+        self.lack_of_shares(asked, share, n).or_else(|| self.lack_of_memory(asked, share, n))
     }
 
     fn fits(&self, asked: &Resources, n: u32) -> bool {
@@ -136,24 +146,60 @@ impl Gpus {
     }
 
     /// Too few devices, whatever their memory.
-    fn lack_of_shares(&self, share: Fraction, n: u32) -> Option<Lack> {
-        let mut left = Self(self.0.iter().map(|gpu| Gpu { memory: None, ..*gpu }).collect());
+    fn lack_of_shares(&self, asked: &Resources, share: Fraction, n: u32) -> Option<Lack> {
+        let mut left =
+            Self { each: self.each.iter().map(|gpu| Gpu { memory: None, ..*gpu }).collect(), ..*self };
         let placed = (0..n).map_while(|_| left.place_share(share, 0)).count() as u32;
         if placed == n {
             return None;
         }
-        let unused = left.0.iter().filter(|gpu| gpu.parts == WHOLE).count() as u32;
+        let unused = left.each.iter().filter(|gpu| gpu.parts == WHOLE).count() as u32;
         let more = match share.whole_devices() {
             Some(whole) => (n - placed).saturating_mul(whole) - unused,
             None => (n - placed).div_ceil(WHOLE / share.ten_thousandths()),
         };
-        let free = u32::try_from(self.free()).unwrap_or(u32::MAX);
-        Some(Lack::of_gpus(share.ten_thousandths(), free, self.len(), more))
+        let total_min = self.len().saturating_add(more);
+        let there = self.most.is_none_or(|most| total_min <= most);
+        let each_max = self.share_max(asked, share, n);
+        let parts = |gpus: u32| u64::from(gpus) * u64::from(WHOLE);
+        Some(Lack {
+            key: "num_gpus".into(),
+            unit: Unit::Parts,
+            each: share.ten_thousandths().into(),
+            free: self.free(),
+            total: parts(self.len()),
+            each_max: each_max.map(|share| share.ten_thousandths().into()),
+            total_min: there.then_some(parts(total_min)),
+            more_gpus: if there { 0 } else { more },
+        })
+    }
+
+    /// The largest share below this one that `n` replicas can have.
+    fn share_max(&self, asked: &Resources, share: Fraction, n: u32) -> Option<Fraction> {
+        let fits = |parts: u32| {
+            let share = Fraction::from_ten_thousandths(parts)?;
+            let mut less = asked.clone();
+            less.num_gpus = Some(share);
+            self.fits(&less, n).then_some(share)
+        };
+        let whole = (1..share.whole_devices().unwrap_or(1)).rev().find_map(|gpus| fits(gpus * WHOLE));
+        whole.or_else(|| {
+            let (mut found, mut too_much) = (None, parts(share));
+            let mut below = 0;
+            while too_much - below > 1 {
+                let middle = below + (too_much - below) / 2;
+                match fits(middle) {
+                    Some(share) => (found, below) = (Some(share), middle),
+                    None => too_much = middle,
+                }
+            }
+            found
+        })
     }
 
     /// Too little memory on each of the devices that have the share.
     fn lack_of_memory(&self, asked: &Resources, share: Fraction, n: u32) -> Option<Lack> {
-        let known = || self.0.iter().filter_map(|gpu| gpu.memory.map(|memory| (gpu, memory)));
+        let known = || self.each.iter().filter_map(|gpu| gpu.memory.map(|memory| (gpu, memory)));
         let with_share = known().filter(|(gpu, _)| gpu.parts >= parts(share));
         let free = with_share.map(|(_, memory)| memory.free).max().unwrap_or(0);
         let total = known().map(|(_, memory)| memory.all).max().unwrap_or(0);
@@ -176,6 +222,7 @@ impl Gpus {
             total,
             each_max: (fits > 0).then_some(fits / STEP_BYTES * STEP_BYTES).filter(|bytes| *bytes > 0),
             total_min: None,
+            more_gpus: 0,
         })
     }
 }
@@ -190,7 +237,7 @@ mod tests {
 
     #[test]
     fn share_and_memory_are_placed_together() {
-        let mut gpus = Gpus::with_memory([1000 * 256, 8000 * 256]);
+        let mut gpus = Gpus::with_memory([1000 * 256, 8000 * 256], Some(2));
         assert_eq!(
             gpus.place(&asked(0.1, 5000 * 256), &[]),
             Some(vec![1]),
@@ -206,7 +253,7 @@ mod tests {
 
     #[test]
     fn what_is_given_back_is_what_was_taken() {
-        let untouched = Gpus::with_memory([1000 * 256, 8000 * 256]);
+        let untouched = Gpus::with_memory([1000 * 256, 8000 * 256], Some(2));
         let mut gpus = untouched.clone();
         let wishes = [asked(0.25, 0), asked(0.25, 300), asked(1.0, 0)];
         let taken: Vec<_> = wishes.iter().map(|wish| gpus.place(wish, &[]).unwrap()).collect();
@@ -217,14 +264,14 @@ mod tests {
 
     #[test]
     fn a_claim_stays_where_it_is_while_there_is_room() {
-        let mut gpus = Gpus::with_memory([1000 * 256, 1000 * 256]);
+        let mut gpus = Gpus::with_memory([1000 * 256, 1000 * 256], Some(2));
         assert_eq!(gpus.place(&asked(0.5, 0), &[1]), Some(vec![1]));
         assert_eq!(gpus.place(&asked(0.6, 0), &[1]), Some(vec![0]), "the second has too little left");
     }
 
     #[test]
     fn memory_above_the_device_is_told_with_what_would_fit() {
-        let gpus = Gpus::with_memory([1000 * 256]);
+        let gpus = Gpus::with_memory([1000 * 256], Some(2));
         let lack = gpus.lack(&asked(0.1, 2000 * 256), 2).unwrap();
         assert_eq!((lack.key.as_str(), lack.free, lack.total), ("gpu_memory_bytes", 256_000, 256_000));
         assert_eq!(lack.each_max, Some(500 * 256));

@@ -139,10 +139,11 @@ impl Pool {
         *claims = made.collect();
     }
 
-    /// The GPUs are known now, each with the memory that it has for replicas. Nobody has a claim to any yet.
+    /// The GPUs are known now, each with the memory that it has for replicas; `most` is how many there would be if the
+    /// capacity counted all, where somebody has looked. Nobody has a claim to any yet.
     #[cfg(feature = "gpu")]
-    pub(crate) fn found_gpus(&mut self, memory_bytes: impl IntoIterator<Item = u64>) {
-        let gpus = Gpus::with_memory(memory_bytes);
+    pub(crate) fn found_gpus(&mut self, memory_bytes: impl IntoIterator<Item = u64>, most: Option<u32>) {
+        let gpus = Gpus::with_memory(memory_bytes, most);
         self.total = self.total.clone().num_gpus(gpus.len());
         self.free.gpus = Some(gpus);
     }
@@ -157,6 +158,13 @@ impl Pool {
     #[cfg(test)]
     pub(crate) fn cpus_left(&self) -> Option<i64> {
         self.free.cpus
+    }
+
+    /// All that there is, of which nobody has anything; whatever the memory of GPUs.
+    pub(crate) fn unused(&self) -> Self {
+        let mut pool = Self::new(self.total.clone());
+        pool.free.gpus = self.free.gpus.as_ref().map(Gpus::unused);
+        pool
     }
 
     /// What it will be when these have been given back.

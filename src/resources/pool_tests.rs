@@ -71,6 +71,60 @@ fn a_share_is_one_of_a_single_gpu() {
     assert!(fit == 1 && why.ends_with("capacity.num_gpus to at least 4"), "{fit} {why}");
 }
 
+/// A pool whose GPUs somebody has counted.
+#[cfg(feature = "gpu")]
+fn found(gpus: usize, most: u32) -> Pool {
+    let mut pool = Pool::new(Capacity::default().num_cpus(2.0));
+    pool.found_gpus(vec![1 << 20; gpus], Some(most));
+    pool
+}
+
+#[cfg(feature = "gpu")]
+#[test]
+fn gpus_that_there_are_not_are_none_that_can_be_set() {
+    let cure = |pool: &mut Pool, gpus, n| {
+        let (_, why) = admit(pool, &asked(0.0).num_gpus(gpus), n).unwrap_err();
+        why.rsplit_once(" of ").unwrap().1.to_owned()
+    };
+    let mut pool = found(1, 1);
+    let held = admit(&mut pool, &asked(0.0).num_gpus(0.6), 1).unwrap();
+    assert_eq!(
+        cure(&mut pool, 0.6, 1),
+        "1; set resources.num_gpus to at most 0.4; otherwise it needs another GPU"
+    );
+    assert_eq!(
+        cure(&mut pool, 1.0, 3),
+        "1; set resources.num_gpus to at most 0.1333; otherwise it needs 3 more GPUs"
+    );
+    held.into_iter().for_each(|claim| pool.release(claim));
+    let held = admit(&mut pool, &asked(0.0).num_gpus(1.0), 1).unwrap();
+    assert_eq!(cure(&mut pool, 0.6, 1), "1; it needs another GPU");
+    held.into_iter().for_each(|claim| pool.release(claim));
+    assert_eq!(
+        cure(&mut pool, 0.75, 2),
+        "1; set num_replicas to at most 1, or resources.num_gpus to at most 0.5; otherwise it needs another GPU"
+    );
+    assert_eq!(
+        cure(&mut found(3, 3), 4.0, 1),
+        "3; set resources.num_gpus to at most 3; otherwise it needs another GPU"
+    );
+    assert_eq!(
+        cure(&mut pool.unused(), 2.0, 1),
+        cure(&mut found(1, 1), 2.0, 1),
+        "nor in what there may ever be"
+    );
+    let (_, why) = admit(&mut found(0, 0), &asked(3.0).num_gpus(1.0), 1).unwrap_err();
+    assert!(why.ends_with("; set capacity.num_cpus to at least 3 with another GPU"), "{why}");
+}
+
+#[cfg(feature = "gpu")]
+#[test]
+fn gpus_that_the_capacity_leaves_out_can_be_set() {
+    let told = |gpus| admit(&mut found(1, 2), &asked(0.0).num_gpus(gpus), 1).unwrap_err().1;
+    assert!(told(2.0).ends_with("; set resources.num_gpus to at most 1, or capacity.num_gpus to at least 2"));
+    assert!(told(3.0).ends_with("; set resources.num_gpus to at most 1; otherwise it needs 2 more GPUs"));
+}
+
 #[test]
 fn what_is_not_counted_always_fits() {
     let mut pool = Pool::new(Capacity::unlimited());
@@ -219,6 +273,7 @@ proptest! {
             less = less.and_then(|less| Some((less, lack.each_max?))).map(|(less, max)| match lack.key.as_str() {
                 "num_cpus" => less.num_cpus(f(max)),
                 "memory_bytes" => less.memory_bytes(max),
+                "num_gpus" => less.num_gpus(f(max)),
                 _ => less.custom("license", f(max)),
             });
         }

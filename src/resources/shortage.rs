@@ -1,6 +1,6 @@
 //! `Shortage`: why replicas do not fit, and what would make them.
 
-use super::{amount::Amount, fraction::WHOLE};
+use super::amount::Amount;
 
 /// Replicas that do not fit: nothing was claimed.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -28,6 +28,8 @@ pub(crate) struct Lack {
     pub(crate) each_max: Option<u64>,
     /// The least that there has to be so that all fit; none where nobody can set that.
     pub(crate) total_min: Option<u64>,
+    /// GPUs that there have to be besides those that there are, where no setting gives them; else 0.
+    pub(crate) more_gpus: u32,
 }
 
 /// How a resource is counted.
@@ -73,18 +75,29 @@ impl Shortage {
             shown.collect::<Vec<_>>().join(" and ")
         });
         cures.extend(less);
-        let more: Option<Vec<_>> = self.lacks.iter().map(|lack| Some((lack, lack.total_min?))).collect();
-        let more = more.map(|more| {
+        let gpus = match self.lacks.iter().map(|lack| lack.more_gpus).max() {
+            None | Some(0) => None,
+            Some(1) => Some("another GPU".to_owned()),
+            Some(more) => Some(format!("{more} more GPUs")),
+        };
+        let settable = || self.lacks.iter().filter(|lack| lack.more_gpus == 0);
+        let more: Option<Vec<_>> = settable().map(|lack| Some((lack, lack.total_min?))).collect();
+        let more = more.filter(|more| !more.is_empty()).map(|more| {
             let shown = more
                 .iter()
                 .map(|(lack, min)| format!("capacity.{} to at least {}", lack.key, lack.unit.show(*min)));
-            shown.collect::<Vec<_>>().join(" and ")
+            let with = gpus.as_ref().map(|gpus| format!(" with {gpus}")).unwrap_or_default();
+            shown.collect::<Vec<_>>().join(" and ") + &with
         });
         cures.extend(more);
-        if cures.is_empty() {
-            return "nothing that can be set would make them fit".into();
+        let set = format!("set {}", cures.join(", or "));
+        // Where GPUs alone are short, no capacity says so.
+        match gpus.filter(|_| settable().next().is_none()) {
+            Some(gpus) if cures.is_empty() => format!("it needs {gpus}"),
+            Some(gpus) => format!("{set}; otherwise it needs {gpus}"),
+            None if cures.is_empty() => "nothing that can be set would make them fit".into(),
+            None => set,
         }
-        format!("set {}", cures.join(", or "))
     }
 
     fn each(&self, show: impl Fn(&Lack) -> String) -> String {
@@ -106,15 +119,7 @@ impl Lack {
             total,
             each_max,
             total_min: Some(total_min),
+            more_gpus: 0,
         })
-    }
-
-    /// GPUs of which `more` are needed; how much less each might ask for depends on how they are taken.
-    pub(super) fn of_gpus(each: u32, free: u32, total: u32, more: u32) -> Self {
-        let (key, unit) = ("num_gpus".into(), Unit::Parts);
-        let (each, free) = (each.into(), free.into());
-        let parts = |gpus: u32| u64::from(gpus) * u64::from(WHOLE);
-        let total_min = Some(parts(total.saturating_add(more)));
-        Self { key, unit, each, free, total: parts(total), each_max: None, total_min }
     }
 }

@@ -143,7 +143,13 @@ impl Serve {
     /// What the process runs with, which no deploy changes, as it is declared: not with what was found on the machine.
     fn process(&self) -> ServeConfig {
         let options = &self.0.options;
-        ServeConfig { state: options.state.clone(), capacity: options.all(), ..options.sections.clone() }
+        let sections = options.sections.clone().unwrap_or_default();
+        ServeConfig { state: options.state.clone(), capacity: options.all(), ..sections }
+    }
+
+    /// Whether `http` and `admin` were declared. Otherwise the program decided by itself where it listens.
+    pub(crate) fn declares_servers(&self) -> bool {
+        self.0.options.sections.is_some()
     }
 
     /// What [`deploy`](Self::deploy) would do, and why; nothing is changed. Model files are looked at.

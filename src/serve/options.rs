@@ -27,7 +27,7 @@ pub struct ServeOptions {
     pub(super) takeover: Option<PathBuf>,
     pub(super) takeover_timeout: Duration,
     /// What a configuration says of the process itself; it has no backends and endpoints.
-    pub(super) sections: ServeConfig,
+    pub(super) sections: Option<ServeConfig>,
 }
 
 /// When `/-/readyz` may say so.
@@ -64,7 +64,7 @@ impl Default for ServeOptions {
             gpus: GpuSource::default(),
             takeover: None,
             takeover_timeout: CLAIM_MAX,
-            sections: ServeConfig::default(),
+            sections: None,
         }
     }
 }
@@ -192,7 +192,8 @@ impl ServeOptions {
     /// Takes `capacity` from a configuration, and remembers what it says of `http` and `admin`: it is told by
     /// [`Serve::config`](crate::Serve::config), and a deploy that would change it is refused.
     pub fn sections(mut self, config: &ServeConfig) -> Self {
-        self.sections = ServeConfig { backends: Vec::new(), endpoints: Vec::new(), ..config.clone() };
+        let sections = ServeConfig { backends: Vec::new(), endpoints: Vec::new(), ..config.clone() };
+        self.sections = Some(sections);
         self.capacity(config.capacity.clone())
     }
 

@@ -4,7 +4,7 @@ use std::thread;
 
 use futures_util::FutureExt;
 
-use super::{Compile, wgpu_device::typed};
+use super::{Compile, wgpu_device::typed, wording};
 use crate::gpu::{
     error::GpuError,
     kernel::{KernelSpec, Split},
@@ -29,7 +29,7 @@ impl Compile for Compiler {
             Ok(compiling) => {
                 compiling.join().unwrap_or_else(|_| Err(GpuError::invalid("the compiler panicked")))
             }
-            Err(error) => Err(GpuError::invalid(format!("no thread to compile on: {error}"))),
+            Err(error) => Err(GpuError::NoDevice { why: format!("no thread to compile on: {error}").into() }),
         })
     }
 }
@@ -91,7 +91,7 @@ fn located(module: &wgpu::ShaderModule, error: GpuError) -> GpuError {
     let place = info.into_iter().flat_map(|info| info.messages).find_map(|message| {
         let place = message.location?;
         let (line, column) = (place.line_number, place.line_position);
-        Some(GpuError::Wgsl { line, column, message: message.message.into() })
+        Some(GpuError::Wgsl { line, column, message: wording::of_wgsl(&message.message).into() })
     });
     place.unwrap_or(error)
 }

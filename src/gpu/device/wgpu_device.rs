@@ -13,7 +13,7 @@ use super::{
     DeviceClock, DeviceFacts, DeviceOps, DeviceSource, Done, MemorySource, Piece, adapter,
     compile::Compiler,
     encode::{Flight, Timer},
-    memory_size,
+    memory_size, wording,
 };
 use crate::gpu::{error::GpuError, exclusive::ExclusiveDevice};
 
@@ -110,7 +110,7 @@ pub(super) fn typed(error: wgpu::Error) -> GpuError {
     match error {
         wgpu::Error::OutOfMemory { .. } => GpuError::DeviceOutOfMemory,
         wgpu::Error::Validation { description, .. } | wgpu::Error::Internal { description, .. } => {
-            GpuError::invalid(description)
+            GpuError::invalid(wording::one_line(&description))
         }
     }
 }
@@ -171,7 +171,7 @@ fn listen(device: &wgpu::Device, news: &Arc<News>) {
     }));
     let told = Arc::clone(news);
     device.set_device_lost_callback(move |reason, text| {
-        let text = format!("{reason:?}: {text}");
+        let text = wording::one_line(&format!("{reason:?}: {text}"));
         *told.lost.lock().unwrap_or_else(PoisonError::into_inner) = Some(text.into());
     });
 }

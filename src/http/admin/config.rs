@@ -13,9 +13,19 @@ use crate::{
     serve::{DeployOptions, Serve},
 };
 
+/// The sections that say where to listen.
+const SERVERS: [&str; 2] = ["http", "admin"];
+
+/// Everything that is wanted, as a file has it; without what no file has said of servers.
 pub(super) fn get(mut ask: Ask) -> Answered {
     ask.query.finish()?;
-    Ok(document(&ask.serve.config()))
+    let config = serde_json::to_value(ask.serve.config());
+    let mut config = config.map_err(|error| ServeError::Internal(error.to_string().into()))?;
+    if let Some(config) = config.as_object_mut().filter(|_| !ask.serve.declares_servers()) {
+        // What would be told is where a file without them has servers, and not where these are.
+        SERVERS.iter().for_each(|section| drop(config.remove(*section)));
+    }
+    Ok(document(&config))
 }
 
 pub(super) async fn put(mut ask: Ask) -> Answered {

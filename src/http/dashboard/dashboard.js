@@ -32,8 +32,10 @@ const STATUS = /* status */ {
     }
   }],
   "gpus?": [{
-    "device": "number", "name": "text", "driver": "text", "software": "boolean", "lost": "number", "busy_share": "number", "free_share": "number", "memory_bytes": "number",
-    "memory_used_bytes": "number", "free_memory_bytes": "number",
+    "device": "number", "name": "text", "driver": "text", "software": "boolean", "lost": "number",
+    "health": { "open": "boolean", "suspect": "boolean", "watchdog": "number", "abandoned": "number" },
+    "busy_share": "number", "free_share": "number", "memory_bytes": "number", "memory_used_bytes": "number",
+    "free_memory_bytes": "number",
     "leases": [{
       "backend": "text", "replica": "number", "share_asked": "number", "share_got": "number",
       "share_overall": "number", "device_time_s": "number", "queue_wait_s": "number", "jobs": "number",
@@ -287,7 +289,9 @@ function line(element, values) {
 /** The figure of a cell that has something beside it. */
 const beside = (cell, text) => say(part(cell, "figure"), text);
 
-const KIND_OF_STATE = { RUNNING: "good", UNHEALTHY: "bad", AWAITING_CODE: "idle" };
+const KIND_OF_STATE = {
+  RUNNING: "good", UNHEALTHY: "bad", AWAITING_CODE: "idle", OK: "good", HELD_UP: "bad", CLOSED: "bad"
+};
 
 function state(cell, word) {
   const badge = part(cell, "state");
@@ -523,6 +527,11 @@ function leaseRows(leases) {
   return [...rows.values()];
 }
 
+/** How a device is, in one word. */
+const condition = ({ open, suspect }) => (open ? (suspect ? "HELD_UP" : "OK") : "CLOSED");
+
+const times = (count) => (count === 0 ? "never" : count === 1 ? "once" : `${whole(count)} times`);
+
 function showGpus(gpus) {
   byId("gpus-section").hidden = gpus.length === 0;
   const create = () => {
@@ -535,6 +544,7 @@ function showGpus(gpus) {
     const name = `GPU ${gpu.device}: ${gpu.name}${gpu.software ? " (software)" : ""}`;
     say(frame.firstChild, name);
     facts(frame.children[1], [
+      ["State", condition(gpu.health), state],
       ["Driver", gpu.driver],
       ["Busy", gpu.busy_share, (dd, share) => {
         beside(dd, percent(share));
@@ -542,7 +552,9 @@ function showGpus(gpus) {
       }],
       ["Free share", percent(gpu.free_share)],
       ["Memory", `${bytes(gpu.memory_used_bytes)} of ${bytes(gpu.memory_bytes)}, ${bytes(gpu.free_memory_bytes)} free for leases`],
-      ["Lost", gpu.lost === 0 ? "never" : gpu.lost === 1 ? "once" : `${whole(gpu.lost)} times`],
+      ["Lost", times(gpu.lost)],
+      ["Lost to a job without an end", gpu.health.watchdog === 0 ? null : times(gpu.health.watchdog)],
+      ["Lost and not gone yet", gpu.health.abandoned === 0 ? null : whole(gpu.health.abandoned)],
     ]);
     const table = gpuTables.get(frame);
     table.name(`Shares of ${name}`);

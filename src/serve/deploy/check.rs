@@ -106,7 +106,7 @@ impl Serve {
 
     /// Backends that do not fit even when nothing else is there.
     fn too_much(&self, wanted: &ServeConfig) -> Vec<Problem> {
-        let total = self.0.office.fleet().pool.total().clone();
+        let pool = self.0.office.fleet().pool.clone();
         let place = |name: &BackendName| {
             let index = wanted.backends.iter().position(|decl| decl.name == *name).unwrap_or_default();
             format!("backends[{index}].resources")
@@ -114,7 +114,7 @@ impl Serve {
         // How many GPUs there are is not known before the first backend asks for one.
         let gpus = &self.0.office.gpus;
         let known = needs(wanted).filter(|need| !gpus.are_missing_for(need.resources));
-        let found = ever_fits(&total, known);
+        let found = ever_fits(&pool, known);
         found.into_iter().map(|(name, why)| Problem { place: place(name), what: why.to_string() }).collect()
     }
 }

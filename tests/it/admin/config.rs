@@ -9,7 +9,10 @@ use greenroom::{Backend, Serve};
 use serde_json::{Value, json};
 
 use super::{Api, Which, both, deployed, did, refused, service, steps};
-use crate::wire::{Client, PATIENCE, get};
+use crate::{
+    process::output,
+    wire::{Client, PATIENCE, get},
+};
 
 const AT: &str = "/api/serve/config";
 
@@ -28,6 +31,17 @@ async fn what_is_read_can_be_written_and_the_same_again_does_nothing() {
     let status = api.get("/api/serve/status").await.json();
     assert_eq!((&status["backends"][0]["name"], &status["deploy"]), (&json!("one"), &Value::Null));
     assert_eq!(status["endpoints"][0]["route"], "/which");
+    serve.shutdown().await.unwrap();
+}
+
+#[actix_web::test]
+async fn a_program_that_decides_where_it_listens_is_not_said_to_listen_where_a_file_would() {
+    let (serve, _, api) = deployed().await;
+    let read = api.get(AT).await.json();
+    assert_eq!((&read["http"], &read["admin"]), (&Value::Null, &Value::Null));
+    let told = move || output(&["config", "--address", &format!("http://{}", api.0)]);
+    let told = String::from_utf8(actix_web::web::block(told).await.unwrap().stdout).unwrap();
+    assert_eq!(serde_json::from_str::<Value>(&told).unwrap(), read);
     serve.shutdown().await.unwrap();
 }
 

@@ -86,6 +86,7 @@ fn status_and_config_show_what_there_is() {
     assert_eq!(answer(&server, &["status"])["backends"][0]["replicas"].as_array().unwrap().len(), 1);
     let config: Value = serde_json::from_str(&told(&server, &["config"])).unwrap();
     assert_eq!(config, answer(&server, &["config"]));
+    assert_eq!((&config["http"]["threads"], &config["admin"]["port"]), (&json!(1), &json!(0)));
     let model = folder.yaml().with_file_name("digits.onnx");
     assert_eq!(config["backends"][0]["onnx"], model.to_str().unwrap());
     assert_eq!(config["endpoints"][0]["traffic"]["digits"], 1.0);

@@ -23,7 +23,10 @@ pub fn on_each(test: impl Fn(&GpuDevice)) {
 /// What an error says is wrong.
 pub fn invalid<T: std::fmt::Debug>(answer: Result<T, GpuError>, case: &str) -> String {
     match answer {
-        Err(GpuError::Invalid { what }) => what.into(),
+        Err(GpuError::Invalid { what }) => {
+            assert!(!what.contains('\n'), "{case}: {what}");
+            what.into()
+        }
         other => panic!("{case}: {other:?}"),
     }
 }

@@ -32,6 +32,9 @@ async fn all_that_the_dashboard_reads_of_gpus_is_in_a_real_status() {
     look(shape, &told, "gpus", &mut found);
     places(shape, "gpus", &mut all);
     assert_eq!(found, all);
+    for key in ["open", "suspect", "watchdog", "abandoned"] {
+        assert!(shape[0]["health"][key].is_string(), "whether a device is in trouble: {key}");
+    }
     assert_eq!(told.as_array().unwrap().len(), 2);
     let leases: Vec<_> =
         told.as_array().unwrap().iter().flat_map(|gpu| gpu["leases"].as_array().unwrap()).collect();

@@ -65,6 +65,21 @@ async fn without_a_gpu_the_digits_network_goes_on_with_the_cpu_or_is_refused() {
     serve.shutdown().await.unwrap();
 }
 
+#[test]
+fn arguments_that_are_not_allowed_are_refused() {
+    let words = |line: &str| line.split_whitespace().map(str::to_owned).collect::<Vec<_>>();
+    let seconds = |line| gpu_fraction::length(&words(line)).map(|length| length.as_secs());
+    assert_eq!([seconds(""), seconds("--seconds 3")], [Some(10), Some(3)]);
+    for wrong in ["--seconds", "--seconds abc", "--seconds 0", "--seconds 601", "--seconds 3 nonsense", "3"] {
+        assert_eq!(seconds(wrong), None, "{wrong}");
+    }
+    let asked = |line| gpu_digits::asked(&words(line));
+    assert_eq!([asked(""), asked("--gpu-only")], [Some(WithoutGpu::UseCpu), Some(WithoutGpu::Refuse)]);
+    for wrong in ["--gpu", "nonsense", "--gpu-only nonsense"] {
+        assert_eq!(asked(wrong), None, "{wrong}");
+    }
+}
+
 #[actix_web::test]
 async fn two_models_get_their_shares_and_in_order_of_arrival_they_do_not() {
     if adapters().is_empty() {

@@ -25,6 +25,7 @@ fn a_text_that_is_no_kernel_is_refused_with_line_and_column_where_it_has_one() {
                 Err(GpuError::Wgsl { line: l, column: c, message }) => {
                     println!("{text:?}: {l} {c} {message}");
                     assert_eq!((l, c), (line, column), "{text:?}: {message}");
+                    assert!(!message.contains('\n') && !message.contains("''"), "{message}");
                 }
                 other => panic!("{text:?}: {other:?}"),
             }
