@@ -26,7 +26,7 @@ use super::{
     gpu_device::DeviceOptions,
     job::Job,
     kernel::KernelSpec,
-    link::{Answer, Command, Dropped, Link, Of},
+    link::{Answer, Command, Dropped, Link, Of, deliver, discard},
     memory::{Charge, rounded},
     shares::{Next, Shares},
     slices::Cost,
@@ -172,21 +172,21 @@ impl<D: DeviceOps> Core<D> {
         match command {
             Command::Acquire { policy, ticket, device, answer } => {
                 // Whoever asked may have left: the lease then goes as it would from them.
-                let _ = answer.send(self.acquire(policy, ticket, device, now));
+                deliver(answer, self.acquire(policy, ticket, device, now));
             }
             Command::CreateBuffer { of, bytes, answer } => {
                 let made = self.create_buffer(&of, bytes);
                 drop(of);
-                let _ = answer.send(made);
+                deliver(answer, made);
             }
             Command::CreateKernel { of, spec, answer } => self.compile(of, spec, answer),
             Command::Submit { of, job, answer } => self.queue(of, job, answer, now),
             Command::Exclusive { of, give, answer } => self.queue_closure(of, give, answer, now),
             Command::Status { answer } => {
                 let status = self.status(now);
-                let _ = answer.send(Ok(status));
+                deliver(answer, Ok(status));
             }
-            Command::Release { lease, answer } => self.release(lease, Some(answer)),
+            Command::Release { lease, ticket, answer } => self.release_for(lease, &ticket, answer),
             Command::Lose => {
                 self.device.lose();
                 self.notice_loss(now);
@@ -194,7 +194,7 @@ impl<D: DeviceOps> Core<D> {
             Command::Wake => {}
             Command::Close { answer } if self.closing.is_none() => self.closing = Some(answer),
             // Closed before, and so hears who asks again.
-            Command::Close { .. } => {}
+            Command::Close { answer } => discard(answer),
         }
         self.notice_loss(now);
     }
@@ -285,7 +285,8 @@ impl<D: DeviceOps> Core<D> {
             }
             Err(error) => {
                 drop(of);
-                let _ = answer.send(Err(error));
+                discard(job);
+                deliver(answer, Err(error));
             }
         }
     }
@@ -322,6 +323,7 @@ impl<D: DeviceOps> Core<D> {
         for tenant in std::mem::take(&mut self.tenants).into_values() {
             tenant.fail(&GpuError::Closed, &GpuError::Closed);
         }
+        self.compiling.refuse_all(&GpuError::Closed);
         let closing = self.closing.take();
         let began = Instant::now();
         while self.device.abandoned() > 0 && began.elapsed() < ABANDONED_MAX {
@@ -332,7 +334,7 @@ impl<D: DeviceOps> Core<D> {
         drop((device, buffers, kernels, ended));
         compiling.end();
         if let Some(answer) = closing {
-            let _ = answer.send(Ok(()));
+            deliver(answer, Ok(()));
         }
     }
 }

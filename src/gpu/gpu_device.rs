@@ -254,7 +254,9 @@ fn serve<D: DeviceOps>(device: Result<D, GpuError>, options: DeviceOptions, answ
         // A driver that panics is a driver that failed.
         let turn = catch_unwind(AssertUnwindSafe(|| turn(&mut core, &requests, origin)));
         if turn.is_err() {
-            core.give_up("the driver panicked".into(), origin.elapsed());
+            // When it panics here too, the next use of the device tells what it is worth.
+            let give_up = || core.give_up("the driver panicked".into(), origin.elapsed());
+            let _ = catch_unwind(AssertUnwindSafe(give_up));
         }
     }
     core.end();

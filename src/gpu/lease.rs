@@ -106,6 +106,11 @@ impl LeaseGauge {
         self.lease.upgrade().is_some_and(|lease| lease.check().is_ok())
     }
 
+    /// Whether both look at one lease.
+    pub(crate) fn is_same(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.counts, &other.counts)
+    }
+
     /// What the lease has and did.
     pub(crate) fn read(&self) -> LeaseStatus {
         let outstanding = self.lease.upgrade().map_or(0, |lease| lease.places.load(Ordering::Relaxed));
@@ -278,7 +283,8 @@ impl GpuLease {
                 return Err(GpuError::invalid("the lease is a replica's: it ends with the replica"));
             }
             let released = self.0.released.swap(true, Ordering::AcqRel);
-            let sent = self.0.device.link().send(Command::Release { lease: self.0.id, answer });
+            let (lease, ticket) = (self.0.id, Arc::clone(&self.0.ticket));
+            let sent = self.0.device.link().send(Command::Release { lease, ticket, answer });
             if sent.is_err() {
                 // Its drop has to do it.
                 self.0.released.store(released, Ordering::Release);

@@ -1,11 +1,13 @@
 //! Whose slice runs next on a device: stride on measured time, caps, anticipation. Pure: the clock is an argument.
 
 mod client;
+mod left;
 
 use std::{collections::BTreeMap, time::Duration};
 
 use crate::resources::Fraction;
 use client::Client;
+use left::Left;
 
 /// Least that a slice is charged, so that one whose time is too short to be measured still costs a turn.
 const CHARGE_MIN: Duration = Duration::from_micros(1);
@@ -102,6 +104,10 @@ pub(crate) struct Shares {
     in_flight: usize,
     in_flight_estimate: Duration,
     hold: Option<Hold>,
+    /// Those who are gone and owe something.
+    left: Left,
+    /// When it was last asked whose turn it is.
+    seen: Duration,
 }
 
 impl Shares {
@@ -115,6 +121,8 @@ impl Shares {
             in_flight: 0,
             in_flight_estimate: Duration::ZERO,
             hold: None,
+            left: Left::default(),
+            seen: Duration::ZERO,
         }
     }
 
@@ -122,14 +130,19 @@ impl Shares {
         self.options
     }
 
-    /// A client that may start slices from now on.
+    /// A client that may start slices from now on. It takes over what those owe who left, for as much share as it has:
+    /// a debt is not got rid of by leaving and joining anew.
     pub(crate) fn join(&mut self, id: u64, share: Fraction, policy: SharePolicy, now: Duration) {
-        self.clients.insert(id, Client::new(share, policy, self.virtual_now, now));
+        let mut client = Client::new(share, policy, self.virtual_now, now);
+        self.left.hand_on(&mut client, self.virtual_now, now);
+        self.clients.insert(id, client);
     }
 
     /// A client that is gone; its slices in flight are still to be settled.
     pub(crate) fn leave(&mut self, id: u64) {
-        self.clients.remove(&id);
+        if let Some(client) = self.clients.remove(&id) {
+            self.left.add(id, client, self.seen);
+        }
         self.hold = self.hold.filter(|hold| hold.client != id);
     }
 
@@ -139,9 +152,13 @@ impl Shares {
             self.close_hold(now);
         }
         let anticipation = self.options.anticipation;
-        if self.clients.values().all(|client| client.is_gone(FORGIVEN_AFTER, now)) {
+        let mut present = self.clients.values();
+        if present.all(|client| client.is_gone(FORGIVEN_AFTER, now))
+            && self.left.are_gone(FORGIVEN_AFTER, now)
+        {
             // Nobody wants the device any more: what was used until then is nobody's debt.
-            let used = self.clients.values().map(|client| client.virtual_ns).max();
+            let all = self.clients.values().chain(self.left.clients());
+            let used = all.map(|client| client.virtual_ns).max();
             self.virtual_now = self.virtual_now.max(used.unwrap_or_default());
         }
         self.arrivals += 1;
@@ -174,6 +191,7 @@ impl Shares {
 
     /// Whose turn it is.
     pub(crate) fn next(&mut self, now: Duration) -> Next {
+        self.seen = now;
         let next = self.choose(now);
         // A hold ends when something starts, or when it is no longer the reason for waiting.
         if !matches!(next, Next::Until(_)) {
@@ -258,6 +276,7 @@ impl Shares {
         let Some(client) = self.clients.get_mut(&id) else { return };
         self.virtual_now = self.virtual_now.max(client.virtual_ns);
         client.last_start = self.starts;
+        client.in_flight += 1;
         client.charge(signed(estimate));
         if part == Part::Last {
             client.ready.pop_front();
@@ -268,7 +287,9 @@ impl Shares {
     pub(crate) fn settled(&mut self, id: u64, estimate: Duration, measured: Duration) {
         self.in_flight = self.in_flight.saturating_sub(1);
         self.in_flight_estimate = self.in_flight_estimate.saturating_sub(estimate);
-        if let Some(client) = self.clients.get_mut(&id) {
+        let client = self.clients.get_mut(&id).or_else(|| self.left.settling(id, self.seen));
+        if let Some(client) = client {
+            client.in_flight = client.in_flight.saturating_sub(1);
             client.charge(signed(measured.max(CHARGE_MIN)) - signed(estimate));
             client.last_slice = measured;
         }

@@ -57,10 +57,14 @@ pub(crate) struct LeaseReading {
 }
 
 impl LeaseTable {
-    /// A replica in this slot has a new lease on this device.
+    /// A replica in this slot has a lease on this device: a new one, or that which it had.
     pub(crate) fn enter(&self, slot: u32, device: usize, now: LeaseGauge) {
         let mut rows = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let before = rows.get(&(slot, device));
+        if before.is_some_and(|row| row.now.is_same(&now)) {
+            // Of two leases one was lost, and both were renewed.
+            return;
+        }
         let past = before.map(|row| row.past.with(&row.now.read())).unwrap_or_default();
         let since = before.map_or_else(Instant::now, |row| row.since);
         rows.insert((slot, device), Row { since, past, now });
@@ -76,5 +80,30 @@ impl LeaseTable {
             LeaseReading { slot: key.0, device: key.1, lease, live: row.now.is_live(), since: row.since }
         };
         rows.iter().map(read).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::gpu::{DeviceOptions, DeviceSource, Fraction, GpuDevice, LeaseRequest};
+
+    #[test]
+    fn a_lease_that_was_good_when_it_was_renewed_counts_once() {
+        let options = DeviceOptions { source: DeviceSource::Noop, ..DeviceOptions::default() };
+        let device = GpuDevice::open(options).wait().unwrap();
+        let lease = device.lease(LeaseRequest::new(Fraction::ONE)).wait().unwrap();
+        let table = LeaseTable::default();
+        table.enter(0, 0, lease.gauge());
+        let buffer = lease.create_buffer(4).wait().unwrap();
+        lease.write(&buffer, 0, vec![1; 4]).wait().unwrap();
+        device.status().wait().unwrap();
+        let renewed = lease.renew().wait().unwrap();
+        table.enter(0, 0, renewed.gauge());
+        assert_eq!(table.read()[0].lease.jobs, 1);
+        device.lose().unwrap();
+        device.status().wait().unwrap();
+        table.enter(0, 0, lease.renew().wait().unwrap().gauge());
+        assert_eq!(table.read()[0].lease.jobs, 1, "of the lease before");
     }
 }

@@ -14,7 +14,7 @@ use crate::gpu::{
     error::GpuError,
     exclusive::{Lent, Stage, Turn, TurnStage},
     job::{Job, JobDone},
-    link::{Answer, Of},
+    link::{Answer, Of, deliver, discard},
     memory::Charge,
     shares::Part,
 };
@@ -98,8 +98,8 @@ impl<D: DeviceOps> Core<D> {
             }
             Err(error) => {
                 drop(of);
-                // Whoever asked may have left.
-                let _ = answer.send(Err(error));
+                discard(give);
+                deliver(answer, Err(error));
             }
         }
     }
@@ -120,7 +120,7 @@ impl<D: DeviceOps> Core<D> {
         let stage = Arc::<TurnStage>::default();
         let device = self.device.lend().map(|device| Box::new(move || device) as Lent);
         let turn = Turn { device, stage: Arc::clone(&stage), link: Arc::clone(&self.link) };
-        if give.send(turn).is_err() {
+        if !deliver(give, turn) {
             self.stop_job(lease, GpuError::Released, now);
             return true;
         }
@@ -193,6 +193,7 @@ impl<D: DeviceOps> Core<D> {
         if let Some(tenant) = self.tenants.get_mut(&lease) {
             tenant.counts.set_over_quota(why.clone());
             tenant.end(why);
+            self.compiling.refuse(lease, why);
             self.shares.leave(lease);
             self.link.tell();
         }

@@ -10,7 +10,7 @@ use crate::gpu::{
     error::GpuError,
     gpu_device::GpuDevice,
     lease::GpuLease,
-    link::{Answer, Of},
+    link::{Answer, Of, deliver},
     memory::MemoryAccount,
     shares::SharePolicy,
     ticket::{CapacityTicket, Ended},
@@ -43,9 +43,9 @@ impl<D: DeviceOps> Core<D> {
         Ok(lease)
     }
 
-    fn tenant_on(&self, ticket: &Arc<CapacityTicket>) -> Option<u64> {
+    fn tenant_on(&self, ticket: &CapacityTicket) -> Option<u64> {
         let mut tenants = self.tenants.iter();
-        tenants.find(|(_, tenant)| Arc::ptr_eq(&tenant.ticket, ticket)).map(|(id, _)| *id)
+        tenants.find(|(_, tenant)| std::ptr::eq(&*tenant.ticket, ticket)).map(|(id, _)| *id)
     }
 
     /// The lease that a request is of, if it is good.
@@ -63,15 +63,30 @@ impl<D: DeviceOps> Core<D> {
     pub(super) fn release(&mut self, lease: u64, answer: Option<Answer<()>>) {
         let Some(tenant) = self.tenants.get_mut(&lease) else {
             // Gone with an earlier epoch.
-            return answer.into_iter().for_each(|answer| drop(answer.send(Ok(()))));
+            if let Some(answer) = answer {
+                deliver(answer, Ok(()));
+            }
+            return;
         };
         if answer.is_some() {
             // Its clones are of no use either.
             tenant.ticket.end(Ended::Released);
         }
+        let why = tenant.ticket.check().err().unwrap_or(GpuError::Released);
         tenant.release(answer);
+        self.compiling.refuse(lease, &why);
         self.shares.leave(lease);
         self.forget_if_ended(lease);
+    }
+
+    /// Ends a lease for whoever had it, and the place with it.
+    pub(super) fn release_for(&mut self, lease: u64, ticket: &CapacityTicket, answer: Answer<()>) {
+        if !self.tenants.contains_key(&lease) && self.tenant_on(ticket).is_none() {
+            // It went with an earlier epoch, or for its memory, and was not renewed: nothing of it is on the device.
+            ticket.end(Ended::Released);
+            ticket.give_back_if_ended();
+        }
+        self.release(lease, Some(answer));
     }
 
     /// Ends the lease on a place that was taken back, whoever holds it.
@@ -94,5 +109,31 @@ impl<D: DeviceOps> Core<D> {
             tenant.ticket.give_back_if_ended();
             tenant.forget();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::gpu::{DeviceOptions, DeviceSource, Fraction, GpuDevice, GpuError, LeaseRequest};
+
+    #[test]
+    fn a_lease_released_after_a_loss_gives_its_place_back_though_clones_live_unless_it_was_renewed() {
+        let options = DeviceOptions { source: DeviceSource::Noop, ..DeviceOptions::default() };
+        let device = GpuDevice::open(options).wait().unwrap();
+        let lease = device.lease(LeaseRequest::new(Fraction::ONE)).wait().unwrap();
+        device.lose().unwrap();
+        device.status().wait().unwrap();
+        let renewed = lease.renew().wait().unwrap();
+        lease.release().wait().unwrap();
+        assert_eq!(device.free().ten_thousandths, 0, "the renewed lease has it");
+        renewed.create_buffer(4).wait().unwrap();
+
+        device.lose().unwrap();
+        device.status().wait().unwrap();
+        let clone = renewed.clone();
+        renewed.release().wait().unwrap();
+        assert_eq!(device.free(), device.all());
+        assert!(!device.is_being_left());
+        assert_eq!(clone.renew().wait().unwrap_err(), GpuError::Released);
     }
 }

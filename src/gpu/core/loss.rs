@@ -81,6 +81,7 @@ impl<D: DeviceOps> Core<D> {
         self.kernels.clear();
         self.shares = Shares::new(self.shares.options());
         let error = GpuError::DeviceLost { epoch, reason };
+        self.compiling.refuse_all(&error);
         for (lease, mut tenant) in std::mem::take(&mut self.tenants) {
             tenant.used.fail(tenant.jobs.len() as u64);
             tenant.counts.write(&tenant.used);

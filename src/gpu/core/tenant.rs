@@ -1,11 +1,6 @@
 //! A lease on the device's thread: its jobs in order, what it used, and its end.
 
-use std::{
-    collections::VecDeque,
-    panic::{AssertUnwindSafe, catch_unwind},
-    sync::Arc,
-    time::Duration,
-};
+use std::{collections::VecDeque, sync::Arc, time::Duration};
 
 use smallvec::SmallVec;
 use tokio::sync::oneshot;
@@ -17,7 +12,7 @@ use crate::gpu::{
     error::GpuError,
     exclusive::Turn,
     job::{Job, JobDone, Step},
-    link::{Answer, Place},
+    link::{Answer, Place, deliver, discard},
     memory::MemoryAccount,
     ticket::CapacityTicket,
 };
@@ -197,8 +192,9 @@ impl<B> Tenant<B> {
         let Self { end, ticket, account, .. } = self;
         drop((ticket, account));
         if let End::Released(waiting) = end {
-            // Who waited may have left.
-            waiting.into_iter().for_each(|answer| drop(answer.send(Ok(()))));
+            for answer in waiting {
+                deliver(answer, Ok(()));
+            }
         }
     }
 
@@ -248,12 +244,12 @@ impl<B> Running<B> {
 
     /// Tells the caller how it ended. Its place is free before, so that the next request finds it.
     pub(super) fn answer(self) {
-        let Self { steps, bounds, place, answer, failed, done, .. } = self;
+        let Self { steps, bounds, place, give, answer, failed, done, .. } = self;
         drop(place);
-        // The buffers go before the answer too: whoever gets it may count. Bytes and wakers are the caller's: when they
-        // panic, that is no failure of the device.
-        let _ = catch_unwind(AssertUnwindSafe(|| drop((steps, bounds))));
-        let _ = catch_unwind(AssertUnwindSafe(|| answer.send(failed.map_or(Ok(done), Err))));
+        // The buffers go before the answer too: whoever gets it may count.
+        discard((steps, bounds));
+        discard(give);
+        deliver(answer, failed.map_or(Ok(done), Err));
     }
 
     pub(super) fn fail(mut self, error: GpuError) {

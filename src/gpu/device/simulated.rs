@@ -1,6 +1,10 @@
 //! A device without a driver: buffers are kept, kernels take their time and compute nothing, failures come on demand.
 
-use std::{collections::VecDeque, thread, time::Duration};
+use std::{
+    collections::VecDeque,
+    thread,
+    time::{Duration, Instant},
+};
 
 use super::{Compile, DeviceFacts, DeviceOps, Done, MemorySource, Piece};
 use crate::gpu::{error::GpuError, exclusive::ExclusiveDevice, kernel::KernelSpec};
@@ -20,6 +24,8 @@ pub struct SimulatedDevice {
     pub driver_bytes: u64,
     /// Largest buffer.
     pub buffer_bytes_max: u64,
+    /// How long a kernel takes to compile.
+    pub compile: Duration,
     /// How often it can be opened, the first time included.
     pub openings_max: u32,
 }
@@ -33,6 +39,7 @@ impl Default for SimulatedDevice {
             memory_bytes: 1 << 30,
             driver_bytes: u64::MAX,
             buffer_bytes_max: 128 << 20,
+            compile: Duration::ZERO,
             openings_max: u32::MAX,
         }
     }
@@ -104,13 +111,17 @@ fn range(offset: u64, bytes: u64) -> std::ops::Range<usize> {
     start..start.saturating_add(usize::try_from(bytes).unwrap_or(usize::MAX))
 }
 
-/// Takes every text for a kernel.
-pub(crate) struct NoCompiler;
+/// Takes every text for a kernel, after this time.
+pub(crate) struct NoCompiler(Duration);
 
 impl Compile for NoCompiler {
     type Kernel = ();
 
     fn compile(&self, _: &KernelSpec) -> Result<(), GpuError> {
+        let until = Instant::now() + self.0;
+        while let Some(rest) = until.checked_duration_since(Instant::now()).filter(|rest| !rest.is_zero()) {
+            thread::park_timeout(rest);
+        }
         Ok(())
     }
 }
@@ -135,7 +146,7 @@ impl DeviceOps for Simulated {
     }
 
     fn compiler(&self) -> NoCompiler {
-        NoCompiler
+        NoCompiler(self.spec.compile)
     }
 
     fn bind(&mut self, (): &(), _: &[(&Contents, u64)]) -> Result<(), GpuError> {

@@ -7,7 +7,7 @@ use crate::resources::{Fraction, WHOLE};
 
 #[derive(Debug)]
 pub(super) struct Client {
-    share: u32,
+    pub(super) share: u32,
     bucket: Option<Bucket>,
     /// Device time used, divided by the share: whoever has least is next. Debts stay when it goes idle, credits
     /// do not.
@@ -23,6 +23,8 @@ pub(super) struct Client {
     pause: Duration,
     pub(super) last_slice: Duration,
     pub(super) last_start: u64,
+    /// Slices on the device.
+    pub(super) in_flight: usize,
 }
 
 /// Tokens of a hard cap, in ten-thousandths of nanoseconds of device time, so that no refill is rounded. Below 0
@@ -56,6 +58,7 @@ impl Client {
             pause: Duration::ZERO,
             last_slice: Duration::ZERO,
             last_start: 0,
+            in_flight: 0,
         }
     }
 
@@ -104,7 +107,48 @@ impl Client {
 
     /// Whether it has had nothing to do for so long.
     pub(super) fn is_gone(&self, after: Duration, now: Duration) -> bool {
-        self.outstanding == 0 && self.answered.is_none_or(|answered| now >= answered.saturating_add(after))
+        self.outstanding == 0
+            && self.in_flight == 0
+            && self.answered.is_none_or(|answered| now >= answered.saturating_add(after))
+    }
+
+    /// It starts nothing any more.
+    pub(super) fn leave(&mut self, now: Duration) {
+        self.ready.clear();
+        if std::mem::take(&mut self.outstanding) > 0 {
+            self.wanted_until(now);
+        }
+    }
+
+    /// It has nothing to do from now on, if it had until now.
+    pub(super) fn wanted_until(&mut self, now: Duration) {
+        self.answered = self.answered.max(Some(now));
+    }
+
+    pub(super) fn last_wanted(&self) -> Option<Duration> {
+        self.answered
+    }
+
+    /// Whether it has used more than was its due so far, or may have.
+    pub(super) fn owes(&mut self, virtual_now: i128, now: Duration) -> bool {
+        self.tokens_at(now);
+        let is_full = |bucket: &Bucket| bucket.tokens >= tokens(bucket.burst, self.share);
+        self.in_flight > 0 || self.virtual_ns > virtual_now || !self.bucket.as_ref().is_none_or(is_full)
+    }
+
+    /// Takes over what one owes who left, for a part of its share; at most what was used `most` in advance.
+    pub(super) fn take_over(&mut self, from: &mut Self, part: u32, virtual_now: i128, most: Duration) {
+        let owed = (from.virtual_ns - virtual_now).clamp(0, signed(most));
+        self.virtual_ns += owed * i128::from(part) / i128::from(self.share);
+        if let Some(left) = &mut from.bucket {
+            let rest = left.tokens * i128::from(from.share - part) / i128::from(from.share);
+            if let Some(own) = &mut self.bucket {
+                let full = tokens(own.burst, part);
+                own.tokens -= full - (left.tokens - rest).clamp(-tokens(most, part), full);
+            }
+            left.tokens = rest;
+        }
+        from.share -= part;
     }
 
     /// When a cap lets its next slice start; `None` for now.
