@@ -276,7 +276,7 @@ mod tests {
             holder
                 .exclusive(|_| {
                     began.send(()).unwrap();
-                    ended.recv().unwrap()
+                    ended.recv().unwrap();
                 })
                 .wait()
         });

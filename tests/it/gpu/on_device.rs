@@ -167,11 +167,12 @@ fn the_device_s_own_clock_and_the_host_s_measure_jobs_that_follow_each_other_as_
         let taken: Duration = pending.into_iter().map(|job| job.wait().unwrap().device_time).sum();
         let passed = began.elapsed();
         println!("{clock:?}: {taken:?} of {passed:?}");
-        assert!(taken <= passed && taken > passed / 2, "{clock:?}: {taken:?} of {passed:?}");
+        assert!(taken <= passed && taken > passed / 4, "{clock:?}: {taken:?} of {passed:?}");
         // What goes by without a job is nobody's.
-        std::thread::park_timeout(Duration::from_millis(100));
+        let idle = Duration::from_millis(500);
+        std::thread::park_timeout(idle);
         let late = lease.submit(job.clone()).wait().unwrap().device_time;
-        assert!(late < taken / 20 + Duration::from_millis(90), "{clock:?}: {late:?}");
+        assert!(late < idle / 2, "{clock:?}: {late:?}");
     }
 }
 
