@@ -305,6 +305,7 @@ fn a_callback_that_a_closure_left_and_that_panics_is_its_own_caller_s() {
 fn a_loss_is_noticed_while_a_closure_has_the_device() {
     let Some(device) = vulkan(DeviceOptions::default()) else { return };
     let lease = lease(&device, 1.0, 1 << 20);
+    let mut took = Duration::MAX;
     let noticed = lease.exclusive(|lent| {
         lent.device().destroy();
         let wait = wgpu::PollType::Wait { submission_index: None, timeout: Some(Duration::from_secs(1)) };
@@ -315,9 +316,10 @@ fn a_loss_is_noticed_while_a_closure_has_the_device() {
             let _ = lent.device().poll(wgpu::PollType::Poll);
             thread::park_timeout(Duration::from_millis(5));
         }
-        began.elapsed()
+        took = began.elapsed();
     });
     // Its closure has ended, and its answer is the loss.
     assert!(matches!(noticed.wait(), Err(GpuError::DeviceLost { epoch: 1, .. })));
     assert_eq!((device.epoch(), device.losses()), (2, 1));
+    assert!(took < Duration::from_secs(5), "not before it ended");
 }
