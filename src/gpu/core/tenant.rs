@@ -257,3 +257,40 @@ impl<B> Running<B> {
         self.answer();
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::AtomicUsize;
+
+    use super::*;
+    use crate::{gpu::capacity::Capacity, resources::Fraction};
+
+    #[test]
+    fn slices_on_the_device_end_before_a_released_lease_also_behind_a_job_that_failed() {
+        let ticket = Arc::new(Arc::new(Capacity::new(1 << 20)).take(Fraction::ONE, None).unwrap());
+        let account = MemoryAccount::new(ticket.memory_bytes);
+        let mut tenant = Tenant::<()>::new(account, Arc::default(), ticket);
+        let places = Arc::<AtomicUsize>::default();
+        let mut answers: Vec<_> = (0..4)
+            .map(|_| {
+                let (answer, receiver) = oneshot::channel();
+                let place = Place::take(&places, 4).unwrap();
+                tenant.jobs.push_back(Running::new(Job::new(), answer, place, Duration::ZERO));
+                receiver
+            })
+            .collect();
+        tenant.slice_started(Duration::ZERO);
+        tenant.next_job_failed(GpuError::DeviceOutOfMemory);
+        tenant.slice_started(Duration::ZERO);
+        tenant.release(None);
+        assert_eq!(answers[3].try_recv().unwrap().unwrap_err(), GpuError::Released, "it had not begun");
+        assert!(!tenant.has_ended() && answers[2].try_recv().is_err(), "it runs still");
+        tenant.jobs.iter_mut().for_each(|job| job.in_flight = 0);
+        while let Some(job) = tenant.pop_ended() {
+            job.answer();
+        }
+        assert!(tenant.has_ended());
+        let ends = [0, 1, 2].map(|at| answers[at].try_recv().unwrap().err());
+        assert_eq!(ends, [None, Some(GpuError::DeviceOutOfMemory), None]);
+    }
+}
